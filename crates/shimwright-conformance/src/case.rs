@@ -1,0 +1,197 @@
+//! What a case is: a guest, what it is given, and what must come of it.
+
+use std::io;
+use std::path::Path;
+
+use shimwright_core::{BoxError, DEFAULT_FUNCTION, Engine, Status};
+use shimwright_guests::Guest;
+
+/// One behaviour.
+#[derive(Debug)]
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    /// What must be true, for the table in the documentation.
+    pub(crate) asserts: &'static str,
+    pub(crate) check: Check,
+}
+
+/// How a case is decided.
+#[derive(Debug)]
+pub(crate) enum Check {
+    /// By running a guest in a process of its own.
+    Run(Run),
+    /// By asking the engine, in the suite's own process.
+    Ask(fn(&dyn Engine) -> Result<Answer, BoxError>),
+}
+
+/// What came of asking an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It behaves as it must.
+    Right,
+    /// It has no precompiler, which the case is about.
+    NoPrecompiler,
+}
+
+/// One run of a guest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) wasm: &'static [u8],
+    pub(crate) form: Form,
+    pub(crate) function: &'static str,
+    pub(crate) args: &'static [&'static str],
+    pub(crate) env: &'static [(&'static str, &'static str)],
+    pub(crate) stdin: &'static str,
+    pub(crate) directory: Option<Directory>,
+    pub(crate) end: End,
+    pub(crate) stdout: Text,
+    pub(crate) stderr: Text,
+}
+
+/// What the engine is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// The WebAssembly binary.
+    Wasm,
+    /// Output of its own precompiler.
+    Precompiled,
+}
+
+/// The preopen `/data` of a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Directory {
+    /// Fills the directory `data` in the given one, and perhaps what is beside it.
+    pub(crate) set_up: fn(&Path) -> io::Result<()>,
+    /// Says what is wrong with the given directory afterwards.
+    pub(crate) check: fn(&Path) -> Result<(), BoxError>,
+}
+
+/// How a run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With this exit status of the guest's own.
+    Code(u8),
+    /// By a trap.
+    Trapped,
+    /// Without having run, as the engine cannot run it.
+    EngineFailed,
+    /// Not before it is killed, which is done once it has written what is expected.
+    Killed,
+}
+
+impl End {
+    /// The exit status of a run that ends by itself.
+    pub(crate) fn status(self) -> Option<u8> {
+        match self {
+            Self::Code(code) => Some(code),
+            Self::Trapped => Some(Status::TRAPPED.code()),
+            Self::EngineFailed => Some(Status::ENGINE_FAILED.code()),
+            Self::Killed => None,
+        }
+    }
+}
+
+/// What is expected of an output stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Text {
+    /// Exactly this.
+    Is(&'static str),
+    /// A single line with this in it.
+    Line(&'static str),
+}
+
+impl Text {
+    pub(crate) fn matches(self, found: &str) -> bool {
+        match self {
+            Self::Is(text) => found == text,
+            Self::Line(part) => found.lines().count() == 1 && found.contains(part),
+        }
+    }
+}
+
+impl Run {
+    /// A run that ends with status 0 and has written nothing.
+    pub(crate) const fn guest(guest: Guest) -> Self {
+        Self::wasm(guest.wasm())
+    }
+
+    /// As [`guest`](Self::guest), for bytes that are no guest.
+    pub(crate) const fn wasm(wasm: &'static [u8]) -> Self {
+        Self {
+            wasm,
+            form: Form::Wasm,
+            function: DEFAULT_FUNCTION,
+            args: &["guest"],
+            env: &[],
+            stdin: "",
+            directory: None,
+            end: End::Code(0),
+            stdout: Text::Is(""),
+            stderr: Text::Is(""),
+        }
+    }
+
+    pub(crate) const fn precompiled(mut self) -> Self {
+        self.form = Form::Precompiled;
+        self
+    }
+
+    pub(crate) const fn function(mut self, function: &'static str) -> Self {
+        self.function = function;
+        self
+    }
+
+    pub(crate) const fn args(mut self, args: &'static [&'static str]) -> Self {
+        self.args = args;
+        self
+    }
+
+    pub(crate) const fn env(mut self, env: &'static [(&'static str, &'static str)]) -> Self {
+        self.env = env;
+        self
+    }
+
+    pub(crate) const fn stdin(mut self, stdin: &'static str) -> Self {
+        self.stdin = stdin;
+        self
+    }
+
+    pub(crate) const fn directory(mut self, directory: Directory) -> Self {
+        self.directory = Some(directory);
+        self
+    }
+
+    pub(crate) const fn stdout(mut self, stdout: &'static str) -> Self {
+        self.stdout = Text::Is(stdout);
+        self
+    }
+
+    pub(crate) const fn stderr(mut self, stderr: &'static str) -> Self {
+        self.stderr = Text::Is(stderr);
+        self
+    }
+
+    pub(crate) const fn exits(mut self, code: u8) -> Self {
+        self.end = End::Code(code);
+        self
+    }
+
+    /// Traps, and the reason is one line.
+    pub(crate) const fn traps(mut self) -> Self {
+        self.end = End::Trapped;
+        self.stderr = Text::Line("");
+        self
+    }
+
+    /// Cannot be run, and the reason is one line with this in it.
+    pub(crate) const fn fails(mut self, reason: &'static str) -> Self {
+        self.end = End::EngineFailed;
+        self.stderr = Text::Line(reason);
+        self
+    }
+
+    pub(crate) const fn runs_until_killed(mut self) -> Self {
+        self.end = End::Killed;
+        self
+    }
+}

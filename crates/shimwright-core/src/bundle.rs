@@ -1,0 +1,264 @@
+//! The bundle: the directory containerd makes for a container, and what we keep in it.
+//!
+//! All that a cleaner needs is in `shimwright/` inside the bundle, so it lives exactly as long as
+//! containerd's own record of the container.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Cgroups;
+use crate::error::{Context, Error};
+
+/// The largest `config.json` that is read, in bytes.
+const MAX_CONFIG: u64 = 16 << 20;
+
+/// Annotations that name a group of containers served by one shim process, in order of rank: the
+/// runc shim's own, and the pod's of the CRI plugin.
+const GROUP_ANNOTATIONS: [&str; 2] =
+    ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+
+/// The directory of one container.
+#[derive(Clone, Debug)]
+pub(crate) struct Bundle {
+    directory: PathBuf,
+}
+
+impl Bundle {
+    pub(crate) fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    /// The bundle itself.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where the root file system is mounted if `create` was given mounts for it.
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        self.directory.join("rootfs")
+    }
+
+    /// Our own directory in the bundle.
+    pub(crate) fn private(&self) -> PathBuf {
+        self.directory.join("shimwright")
+    }
+
+    /// Where libcontainer keeps its state, in a directory named after the container.
+    pub(crate) fn libcontainer(&self) -> PathBuf {
+        self.private().join("libcontainer")
+    }
+
+    /// Reads and parses `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`, with the position of the mistake, or the reason why it cannot be read.
+    pub(crate) fn spec(&self) -> Result<Spec, Error> {
+        let path = self.directory.join("config.json");
+        let invalid = |reason: String| Error::invalid(format!("{}: {reason}", path.display()));
+        let bytes = read_bounded(&path).map_err(|error| invalid(error.to_string()))?;
+        serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))
+    }
+
+    /// Reads what an earlier process recorded; `None` if there is no record that can be read.
+    pub(crate) fn record(&self) -> Option<Record> {
+        let bytes = read_bounded(&self.private().join("record.json")).ok()?;
+        serde_json::from_slice(&bytes).ok().filter(|record: &Record| record.version == VERSION)
+    }
+
+    /// Replaces the record atomically.
+    pub(crate) fn write_record(&self, record: &Record) -> Result<(), Error> {
+        let path = self.private().join("record.json");
+        let text = serde_json::to_vec(record).context("encode the container's record")?;
+        write_atomically(&path, &text).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Makes our own directory, readable by root only.
+    pub(crate) fn make_private(&self) -> Result<(), Error> {
+        use std::os::unix::fs::DirBuilderExt;
+        let path = self.private();
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(&path)
+            .with_context(|| format!("make {}", path.display()))
+    }
+}
+
+/// Changed whenever a cleaner of another version could misread [`Record`].
+const VERSION: u32 = 1;
+
+/// What is known about a container, for a process that cleans up after a dead shim and may be of
+/// a newer version.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    version: u32,
+    /// The container's id.
+    pub(crate) id: String,
+    /// Whether `create` mounted the root file system.
+    pub(crate) mounted: bool,
+    /// The container's first process, once it exists.
+    pub(crate) init: Option<Init>,
+    /// The container's control groups, once they exist.
+    pub(crate) cgroups: Cgroups,
+}
+
+impl Record {
+    pub(crate) fn new(id: &str) -> Self {
+        Self {
+            version: VERSION,
+            id: id.to_owned(),
+            mounted: false,
+            init: None,
+            cgroups: Cgroups::default(),
+        }
+    }
+}
+
+/// A process that is still recognised after its pid was given to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Init {
+    /// In the pid namespace of the shim.
+    pub(crate) pid: i32,
+    /// Clock ticks after boot, field 22 of `/proc/PID/stat` (`proc_pid_stat(5)`).
+    started: u64,
+}
+
+impl Init {
+    /// Identifies a running process.
+    pub(crate) fn of(pid: Pid) -> io::Result<Self> {
+        let pid = pid.as_raw_nonzero().get();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let started = parse_start_time(&stat).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { pid, started })
+    }
+
+    /// A handle on the process, unless it has ended and been reaped.
+    pub(crate) fn open(&self) -> Option<std::os::fd::OwnedFd> {
+        let pid = Pid::from_raw(self.pid)?;
+        let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+        // The handle was opened first, so a pid that is recycled now is no longer ours.
+        (Self::of(pid).ok()? == *self).then_some(handle)
+    }
+}
+
+/// The program's name, in parentheses, may itself hold spaces and parentheses.
+fn parse_start_time(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    after_name.split(' ').nth(19)?.parse().ok()
+}
+
+/// The name under which containers share a shim process.
+pub(crate) fn group<'a>(annotations: Option<&'a HashMap<String, String>>, id: &'a str) -> &'a str {
+    GROUP_ANNOTATIONS
+        .iter()
+        .find_map(|name| annotations?.get(*name))
+        .filter(|group| !group.is_empty())
+        .map_or(id, String::as_str)
+}
+
+/// Refuses ids that are not a single path component or are longer than containerd allows
+/// (`identifiers.Validate`: 76 characters of letters, digits, `_`, `.` and `-`).
+pub(crate) fn validate_id(id: &str) -> Result<(), Error> {
+    let valid = !id.is_empty()
+        && id.len() <= 76
+        && id.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && id.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+    if valid { Ok(()) } else { Err(Error::invalid(format!("invalid container id {id:?}"))) }
+}
+
+/// Writes a file so that a reader finds the old content or the new, never a part.
+pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    let written = file.write_all(content).and_then(|()| std::fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut content = Vec::new();
+    let read = std::fs::File::open(path)?.take(MAX_CONFIG + 1).read_to_end(&mut content)?;
+    if read as u64 > MAX_CONFIG {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_time_is_found_behind_any_program_name() {
+        let fields: Vec<String> = (3..=52).map(|n| n.to_string()).collect();
+        let stat = format!("7 (a) b) {}", fields.join(" "));
+        assert_eq!(parse_start_time(&stat), Some(22));
+        assert_eq!(parse_start_time("7 (a)"), None);
+    }
+
+    #[test]
+    fn a_process_is_recognised_only_with_its_own_start_time() {
+        let mut init = Init::of(rustix::process::getpid()).unwrap();
+        assert!(init.open().is_some());
+        init.started += 1;
+        assert!(init.open().is_none());
+    }
+
+    #[test]
+    fn the_group_is_runcs_then_the_pod_then_the_container() {
+        let mut annotations = HashMap::new();
+        assert_eq!(group(None, "c"), "c");
+        assert_eq!(group(Some(&annotations), "c"), "c");
+        annotations.insert("io.kubernetes.cri.sandbox-id".to_owned(), "pod".to_owned());
+        assert_eq!(group(Some(&annotations), "c"), "pod");
+        annotations.insert("io.containerd.runc.v2.group".to_owned(), "group".to_owned());
+        assert_eq!(group(Some(&annotations), "c"), "group");
+    }
+
+    #[test]
+    fn ids_cannot_leave_their_directory() {
+        for good in ["a", "redis-1.2_x", "0"] {
+            validate_id(good).unwrap();
+        }
+        for bad in ["", ".", "..", "a/b", "-a", "a b", &"x".repeat(77)] {
+            assert!(validate_id(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_record_survives_being_written_and_an_unknown_version_is_no_record() {
+        let directory = tempfile::tempdir().unwrap();
+        let bundle = Bundle::new(directory.path());
+        assert!(bundle.record().is_none());
+        bundle.make_private().unwrap();
+        let mut record = Record::new("a");
+        bundle.write_record(&record).unwrap();
+        assert_eq!(bundle.record().unwrap().id, "a");
+        record.version += 1;
+        bundle.write_record(&record).unwrap();
+        assert!(bundle.record().is_none());
+    }
+
+    #[test]
+    fn a_broken_config_is_named_with_the_place_of_the_mistake() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("config.json"), "{\n \"ociVersion\": 1 }").unwrap();
+        let error = Bundle::new(directory.path()).spec().unwrap_err().to_string();
+        assert!(error.contains("config.json: ") && error.contains("line 2"), "{error}");
+    }
+}

@@ -1,0 +1,280 @@
+//! Precompiled artifacts: compiled once on this machine, then shared by every container.
+//!
+//! One directory per key, named after all that the native code depends on; in it one file, named
+//! after the digest of its content. Both are made aside and renamed into place.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Context, Error};
+use crate::sys::{self, Mapping};
+
+/// Where artifacts are kept unless [`DIRECTORY_VARIABLE`] says otherwise.
+const DIRECTORY: &str = "/var/cache/shimwright";
+
+/// The variable of the shim's environment that names another directory.
+pub(crate) const DIRECTORY_VARIABLE: &str = "SHIMWRIGHT_CACHE_DIR";
+
+/// A SHA-256 digest in hexadecimal.
+pub(crate) type Hex = String;
+
+/// The directory of precompiled artifacts.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    directory: PathBuf,
+}
+
+impl Cache {
+    /// Opens the cache, which only its owner may read or write.
+    pub(crate) fn open() -> Result<Self, Error> {
+        let directory = std::env::var_os(DIRECTORY_VARIABLE)
+            .filter(|value| !value.is_empty())
+            .map_or_else(|| PathBuf::from(DIRECTORY), PathBuf::from);
+        Self::at(directory)
+    }
+
+    fn at(directory: PathBuf) -> Result<Self, Error> {
+        use std::os::unix::fs::DirBuilderExt;
+        let cannot_make = || format!("make the cache {}", directory.display());
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(directory.join("empty"))
+            .with_context(cannot_make)?;
+        let cache = Self { directory };
+        cache.check_owner()?;
+        Ok(cache)
+    }
+
+    /// What is loaded from here runs as native code: nobody else may have put it there.
+    fn check_owner(&self) -> Result<(), Error> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = std::fs::symlink_metadata(&self.directory)
+            .with_context(|| format!("inspect the cache {}", self.directory.display()))?;
+        let owner = rustix::process::geteuid().as_raw();
+        if metadata.is_dir() && metadata.uid() == owner && metadata.mode() & 0o022 == 0 {
+            return Ok(());
+        }
+        Err(Error::Failed {
+            action: format!("use the cache {}", self.directory.display()),
+            source: format!("not a directory that only user {owner} can write").into(),
+        })
+    }
+
+    /// An empty directory, for a process that needs a root but no files.
+    pub(crate) fn empty_directory(&self) -> PathBuf {
+        self.directory.join("empty")
+    }
+
+    /// Finds an artifact whose content is what was stored.
+    ///
+    /// One that is damaged is removed, so it is compiled again.
+    pub(crate) fn find(&self, key: &str) -> Result<Option<File>, Error> {
+        let place = self.directory.join(key);
+        match self.verified(&place) {
+            Ok(found) => Ok(found),
+            Err(error) => {
+                tracing::warn!(%error, path = %place.display(), "removing a damaged artifact");
+                std::fs::remove_dir_all(&place)
+                    .with_context(|| format!("remove {}", place.display()))?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn verified(&self, place: &Path) -> io::Result<Option<File>> {
+        let mut entries = match std::fs::read_dir(place) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let entry = entries.next().ok_or(io::ErrorKind::InvalidData)??;
+        let file = File::open(entry.path())?;
+        let digest = digest(Mapping::of_file(file.as_fd())?.as_ref());
+        if entry.file_name().to_str() == Some(digest.as_str()) {
+            return Ok(Some(file));
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidData, "the content is not what was stored"))
+    }
+
+    /// Finds an artifact, or has it compiled into the file `compile` is given.
+    ///
+    /// Of several processes that ask for the same key at once, one compiles and the others wait.
+    pub(crate) fn find_or_compile(
+        &self,
+        key: &str,
+        compile: impl FnOnce(&File) -> Result<(), Error>,
+    ) -> Result<File, Error> {
+        if let Some(found) = self.find(key)? {
+            return Ok(found);
+        }
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.directory.join("lock"))
+            .context("open the cache's lock")?;
+        sys::lock_byte(lock.as_fd(), lock_offset(key)).context("lock the cache")?;
+        if let Some(found) = self.find(key)? {
+            return Ok(found);
+        }
+        let aside = self.directory.join(format!("{key}.{}", std::process::id()));
+        let stored = self.compile_aside(&aside, key, compile);
+        if stored.is_err() {
+            let _ = std::fs::remove_dir_all(&aside);
+        }
+        stored
+    }
+
+    fn compile_aside(
+        &self,
+        aside: &Path,
+        key: &str,
+        compile: impl FnOnce(&File) -> Result<(), Error>,
+    ) -> Result<File, Error> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let cannot_store = || format!("store an artifact in {}", self.directory.display());
+        std::fs::create_dir(aside).with_context(cannot_store)?;
+        let unnamed = aside.join("unnamed");
+        let file = File::options()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .mode(0o400)
+            .open(&unnamed)
+            .with_context(cannot_store)?;
+        compile(&file)?;
+        let digest = digest(Mapping::of_file(file.as_fd()).with_context(cannot_store)?.as_ref());
+        let named = aside.join(digest);
+        std::fs::rename(&unnamed, &named).with_context(cannot_store)?;
+        // Opened again: a runner must not inherit a descriptor that can write.
+        let stored = File::open(&named).with_context(cannot_store)?;
+        std::fs::rename(aside, self.directory.join(key)).with_context(cannot_store)?;
+        Ok(stored)
+    }
+}
+
+/// The name of everything that native code depends on.
+pub(crate) fn key(engine: &str, fingerprint: &str, wasm: &str) -> Hex {
+    let mut hasher = Sha256::new();
+    for part in ["shimwright 1", engine, fingerprint, wasm] {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hex(&hasher.finalize())
+}
+
+/// The digest of some bytes, as the OCI image spec writes it without `sha256:`.
+pub(crate) fn digest(bytes: &[u8]) -> Hex {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> Hex {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Keys share one lock file, each locking a byte of its own: nothing is left to clean up.
+fn lock_offset(key: &str) -> i64 {
+    let start = key.get(..15).unwrap_or_default();
+    i64::from_str_radix(start, 16).unwrap_or_default()
+}
+
+/// A copy that nobody can change any more.
+///
+/// What is compiled must be what was hashed: the file may be in a volume that someone else writes
+/// to, and would otherwise leave other code under this content's key.
+pub(crate) fn frozen(mut file: &File) -> io::Result<File> {
+    let mut copy = sys::sealable_memfd(c"wasm")?;
+    file.rewind()?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            read => copy.write_all(&buffer[..read])?,
+        }
+    }
+    copy.rewind()?;
+    sys::seal(&copy)?;
+    Ok(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::at(directory.path().join("cache")).unwrap();
+        (directory, cache)
+    }
+
+    fn content(mut file: File) -> String {
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    fn write(text: &'static str) -> impl FnOnce(&File) -> Result<(), Error> {
+        move |mut file| file.write_all(text.as_bytes()).context("write")
+    }
+
+    #[test]
+    fn what_is_compiled_is_found_again() {
+        let (_directory, cache) = cache();
+        let key = key("e", "f", "w");
+        assert!(cache.find(&key).unwrap().is_none());
+        assert_eq!(content(cache.find_or_compile(&key, write("native")).unwrap()), "native");
+        let found = cache.find_or_compile(&key, |_| panic!("compiled twice")).unwrap();
+        assert_eq!(content(found), "native");
+    }
+
+    #[test]
+    fn a_damaged_artifact_is_compiled_again() {
+        let (_directory, cache) = cache();
+        let key = key("e", "f", "w");
+        cache.find_or_compile(&key, write("native")).unwrap();
+        let place = cache.directory.join(&key);
+        let stored = std::fs::read_dir(&place).unwrap().next().unwrap().unwrap().path();
+        std::fs::remove_file(&stored).unwrap();
+        std::fs::write(&stored, "damaged").unwrap();
+        assert_eq!(content(cache.find_or_compile(&key, write("native")).unwrap()), "native");
+    }
+
+    #[test]
+    fn a_failed_compile_leaves_nothing() {
+        let (_directory, cache) = cache();
+        let key = key("e", "f", "w");
+        cache.find_or_compile(&key, |_| Err(Error::invalid("no module"))).unwrap_err();
+        let names: Vec<_> = std::fs::read_dir(&cache.directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert!(names.iter().all(|name| name == "empty" || name == "lock"), "{names:?}");
+    }
+
+    #[test]
+    fn a_cache_that_others_can_write_is_not_used() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let open = directory.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(Cache::at(open).is_err());
+    }
+
+    #[test]
+    fn keys_differ_in_every_part() {
+        let keys = [key("a", "b", "c"), key("ab", "", "c"), key("a", "bc", ""), key("a", "b", "d")];
+        for (index, one) in keys.iter().enumerate() {
+            assert!(keys[index + 1..].iter().all(|other| other != one));
+        }
+    }
+}

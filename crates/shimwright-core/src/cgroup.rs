@@ -1,0 +1,289 @@
+//! The control groups of one container: which they are, what runs in them, ending and removing them.
+//!
+//! libcontainer makes them. This module finds them again from the kernel's own account of the
+//! container's first process, so that cleaning up depends neither on how the path was spelled in
+//! the spec (`cgroupsPath`, also systemd's `slice:prefix:name`) nor on a library's state file.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+use serde::{Deserialize, Serialize};
+
+/// Name under which the version 2 hierarchy is kept, which has no controller list.
+const UNIFIED: &str = "";
+
+/// The mounted hierarchies of this machine: controller name to mount point.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hierarchies {
+    /// The mount's own root inside the hierarchy, and where it is mounted.
+    mounts: BTreeMap<String, (String, PathBuf)>,
+}
+
+impl Hierarchies {
+    /// Reads the mount table of this process.
+    pub(crate) fn discover() -> io::Result<Self> {
+        Ok(Self::parse(&std::fs::read_to_string("/proc/self/mountinfo")?))
+    }
+
+    /// Parses `/proc/PID/mountinfo` (`proc_pid_mountinfo(5)`).
+    fn parse(mountinfo: &str) -> Self {
+        let mut mounts = BTreeMap::new();
+        for line in mountinfo.lines() {
+            let Some((before, after)) = line.split_once(" - ") else { continue };
+            let mut before = before.split(' ').skip(3);
+            let (Some(root), Some(point)) = (before.next(), before.next()) else { continue };
+            let mut after = after.split(' ');
+            let (Some(kind), Some(options)) = (after.next(), after.nth(1)) else { continue };
+            let place = (root.to_owned(), PathBuf::from(point));
+            match kind {
+                "cgroup2" => {
+                    mounts.entry(UNIFIED.to_owned()).or_insert(place);
+                }
+                "cgroup" => {
+                    for option in options.split(',') {
+                        mounts.entry(option.to_owned()).or_insert_with(|| place.clone());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Self { mounts }
+    }
+
+    /// The directory of each hierarchy a process is in, from its `/proc/PID/cgroup`
+    /// (`cgroups(7)`).
+    fn directories(&self, membership: &str) -> BTreeMap<String, PathBuf> {
+        let mut found = BTreeMap::new();
+        for line in membership.lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+            for controller in controllers.split(',') {
+                let Some((root, point)) = self.mounts.get(controller) else { continue };
+                let below = if root == "/" { Some(path) } else { path.strip_prefix(root.as_str()) };
+                if let Some(below) = below {
+                    let directory = point.join(below.trim_start_matches('/'));
+                    found.insert(controller.to_owned(), directory);
+                }
+            }
+        }
+        found
+    }
+
+    /// The control groups at a path of a spec, as far as they exist; none for a path of systemd's
+    /// form, whose groups systemd removes when they are empty.
+    pub(crate) fn at(&self, path: &Path) -> io::Result<Cgroups> {
+        let own = self.directories(&std::fs::read_to_string("/proc/self/cgroup")?);
+        let below = path.strip_prefix("/").unwrap_or(path);
+        if below.as_os_str().is_empty() || path.to_string_lossy().contains(':') {
+            return Ok(Cgroups::default());
+        }
+        let theirs = self
+            .mounts
+            .iter()
+            .map(|(name, (_, point))| (name.clone(), point.join(below)))
+            .filter(|(_, directory)| directory.exists())
+            .collect();
+        Ok(Cgroups::without(theirs, &own))
+    }
+
+    /// The control groups made for the container whose first process is `pid`: all that this
+    /// process is not in itself.
+    pub(crate) fn of_container(&self, pid: Pid) -> io::Result<Cgroups> {
+        let of = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
+        let own = self.directories(&of("self")?);
+        let theirs = self.directories(&of(&pid.as_raw_nonzero().to_string())?);
+        Ok(Cgroups::without(theirs, &own))
+    }
+}
+
+/// The directories of one container's control groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cgroups {
+    directories: BTreeMap<String, PathBuf>,
+}
+
+impl Cgroups {
+    fn without(
+        theirs: BTreeMap<String, PathBuf>,
+        own: &BTreeMap<String, PathBuf>,
+    ) -> Self {
+        let directories =
+            theirs.into_iter().filter(|(name, path)| own.get(name) != Some(path)).collect();
+        Self { directories }
+    }
+
+    /// The directory of a version 1 controller.
+    pub(crate) fn controller(&self, name: &str) -> Option<&Path> {
+        self.directories.get(name).map(PathBuf::as_path)
+    }
+
+    /// The directory in the version 2 hierarchy, if resources are controlled there.
+    pub(crate) fn unified(&self) -> Option<&Path> {
+        self.controller(UNIFIED)
+    }
+
+    /// Every process in the container's control groups, also in groups below them.
+    pub(crate) fn processes(&self) -> io::Result<Vec<Pid>> {
+        // One hierarchy tells all: processes join each of them together.
+        let preferred = ["pids", "memory", "devices", "freezer", UNIFIED];
+        let directory = preferred
+            .iter()
+            .find_map(|name| self.controller(name))
+            .or_else(|| self.directories.values().next().map(PathBuf::as_path));
+        let mut found = Vec::new();
+        if let Some(directory) = directory {
+            collect_processes(directory, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// Kills every process and waits until the last one is gone.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` if a process is still there after `bound`.
+    pub(crate) fn kill_all(&self, bound: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + bound;
+        loop {
+            let processes = self.processes()?;
+            if processes.is_empty() {
+                return Ok(());
+            }
+            // A frozen process takes no signal on version 1 until it is thawed.
+            self.thaw();
+            let handles: Vec<_> = processes
+                .into_iter()
+                .filter_map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok())
+                .collect();
+            for handle in &handles {
+                // It may have ended meanwhile, which is what we want.
+                let _ = rustix::process::pidfd_send_signal(handle, Signal::KILL);
+            }
+            for handle in &handles {
+                crate::sys::wait_readable(handle, deadline)?;
+            }
+        }
+    }
+
+    fn thaw(&self) {
+        if let Some(freezer) = self.controller("freezer") {
+            let _ = std::fs::write(freezer.join("freezer.state"), "THAWED");
+        }
+        if let Some(unified) = self.unified() {
+            let _ = std::fs::write(unified.join("cgroup.freeze"), "0");
+        }
+    }
+
+    /// Removes the directories; those that are gone already count as removed.
+    ///
+    /// # Errors
+    ///
+    /// The first directory that could not be removed within `bound`.
+    pub(crate) fn remove(&self, bound: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + bound;
+        self.directories.values().try_for_each(|directory| remove_tree(directory, deadline))
+    }
+}
+
+fn collect_processes(directory: &Path, found: &mut Vec<Pid>) -> io::Result<()> {
+    let text = match std::fs::read_to_string(directory.join("cgroup.procs")) {
+        Ok(text) => text,
+        // ENODEV: removed between opening and reading.
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(libc::ENODEV) =>
+        {
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    found.extend(text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)));
+    for below in subdirectories(directory)? {
+        collect_processes(&below, found)?;
+    }
+    Ok(())
+}
+
+fn subdirectories(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+fn remove_tree(directory: &Path, deadline: Instant) -> io::Result<()> {
+    loop {
+        let error = match std::fs::remove_dir(directory) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        match error.raw_os_error() {
+            Some(libc::ENOENT) => return Ok(()),
+            Some(libc::EBUSY) if Instant::now() < deadline => {
+                for below in subdirectories(directory).unwrap_or_default() {
+                    remove_tree(&below, deadline)?;
+                }
+                // A process that has been reaped leaves its group a moment later, and version 1
+                // has no event for that.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            _ => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+30 22 0:26 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
+31 22 0:27 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory
+32 22 0:28 /docker/1 /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids
+33 22 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+34 22 0:30 / /proc rw - proc proc rw
+";
+
+    #[test]
+    fn a_hybrid_machine_has_controllers_and_a_unified_hierarchy() {
+        let found = Hierarchies::parse(HYBRID)
+            .directories("3:cpu:/a/b\n4:memory:/a/b\n8:pids:/docker/1/a/b\n0::/\n");
+        let expected = [
+            ("", "/sys/fs/cgroup/unified/"),
+            ("cpu", "/sys/fs/cgroup/cpu/a/b"),
+            ("memory", "/sys/fs/cgroup/memory/a/b"),
+            ("pids", "/sys/fs/cgroup/pids/a/b"),
+        ];
+        let expected: BTreeMap<_, _> =
+            expected.iter().map(|(n, p)| ((*n).to_owned(), PathBuf::from(p))).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_group_the_shim_is_in_is_never_the_containers() {
+        let hierarchies = Hierarchies::parse(HYBRID);
+        let own = hierarchies.directories("3:cpu:/\n4:memory:/\n0::/\n");
+        let theirs = hierarchies.directories("3:cpu:/c\n4:memory:/\n0::/\n");
+        let cgroups = Cgroups::without(theirs, &own);
+        assert_eq!(cgroups.controller("cpu"), Some(Path::new("/sys/fs/cgroup/cpu/c")));
+        assert_eq!(cgroups.controller("memory"), None);
+        assert_eq!(cgroups.unified(), None);
+    }
+
+    #[test]
+    fn a_group_that_is_gone_has_no_processes_and_is_removed() {
+        let cgroups = Cgroups {
+            directories: [("pids".to_owned(), PathBuf::from("/nowhere/at/all"))].into(),
+        };
+        assert!(cgroups.processes().unwrap().is_empty());
+        cgroups.kill_all(Duration::ZERO).unwrap();
+        cgroups.remove(Duration::ZERO).unwrap();
+    }
+}

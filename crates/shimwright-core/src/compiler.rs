@@ -1,0 +1,114 @@
+//! The compiler: a process of its own, without files, network or privileges, that turns one
+//! WebAssembly binary into native code.
+//!
+//! The binary is untrusted input to a large program. What can go wrong there must not happen in
+//! the shim, nor with the shim's rights.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use rustix::process::{Resource, Rlimit, Signal};
+use rustix::thread::{CapabilitySet, UnshareFlags};
+
+use crate::artifact::Wasm;
+use crate::engine::{BoxError, Options};
+use crate::error::{self, Context, Error};
+use crate::host::Host;
+use crate::{role, sys};
+
+/// The user and group called nobody.
+const NOBODY: u32 = 65534;
+/// Limits of one compilation.
+const LIMITS: [(Resource, u64); 5] = [
+    (Resource::As, 8 << 30),
+    (Resource::Fsize, 2 << 30),
+    (Resource::Cpu, 600),
+    (Resource::Nofile, 16),
+    (Resource::Core, 0),
+];
+/// The longest reason that is passed on, in bytes.
+const MAX_REASON: u64 = 4096;
+
+/// Compiles `wasm` into `output` in a compiler process and waits for it.
+///
+/// Launcher process.
+///
+/// # Errors
+///
+/// `Invalid` with the compiler's reason.
+pub(crate) fn compile(
+    host: &Host,
+    options: &serde_json::Map<String, serde_json::Value>,
+    wasm: &File,
+    output: &File,
+    empty: &Path,
+) -> Result<(), Error> {
+    let options = serde_json::to_string(options).context("encode the engine's options")?;
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg(options)
+        .env_clear()
+        .env(role::COMPILER, "")
+        .current_dir(empty)
+        .stdin(wasm.try_clone().context("pass on the module")?)
+        .stdout(output.try_clone().context("pass on the artifact")?)
+        .stderr(Stdio::piped());
+    sys::prepare_child(&mut command, || {
+        Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
+    });
+    let mut child = command.spawn().context("start the compiler")?;
+    let mut reason = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        // What is too long or no text is cut: the exit status decides.
+        let _ = stderr.take(MAX_REASON).read_to_string(&mut reason);
+    }
+    let status = child.wait().context("wait for the compiler")?;
+    if status.success() {
+        return Ok(());
+    }
+    let reason = reason.trim();
+    let reason = if reason.is_empty() { format!("it ended with {status}") } else { reason.into() };
+    Err(Error::invalid(format!("{} cannot compile the module: {reason}", host.name)))
+}
+
+/// The compiler's whole life: standard input to standard output.
+pub(crate) fn main(host: &Host, options: Option<String>) -> ExitCode {
+    match run(host, options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{}", error::chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(host: &Host, options: Option<String>) -> Result<(), BoxError> {
+    jail()?;
+    let options = serde_json::from_str(&options.unwrap_or_default())?;
+    let engine = host.engine(&Options::new(options))?;
+    let precompiler = engine.precompiler().ok_or("the engine compiles nothing ahead of time")?;
+    let wasm = Wasm::open(io::stdin().as_fd())?;
+    let native = precompiler.precompile(wasm.bytes())?;
+    let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    Ok(output.write_all(&native)?)
+}
+
+/// Gives up everything but the two open files. The working directory is empty.
+fn jail() -> io::Result<()> {
+    let namespaces = UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    sys::unshare(namespaces)?;
+    rustix::process::chroot(".")?;
+    for (resource, limit) in LIMITS {
+        let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+        rustix::process::setrlimit(resource, limit)?;
+    }
+    sys::become_user(NOBODY)?;
+    rustix::thread::set_no_new_privs(true)?;
+    debug_assert!(
+        rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective == CapabilitySet::empty())
+    );
+    Ok(())
+}

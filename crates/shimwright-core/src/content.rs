@@ -1,0 +1,159 @@
+//! containerd's content store, by its gRPC API: the part that does input and output.
+
+use std::fs::File;
+use std::io::{Seek, Write};
+
+use containerd_client::services::v1::containers_client::ContainersClient;
+use containerd_client::services::v1::content_client::ContentClient;
+use containerd_client::services::v1::images_client::ImagesClient;
+use containerd_client::services::v1::{GetContainerRequest, GetImageRequest, ReadContentRequest};
+use containerd_client::tonic::transport::Channel;
+use containerd_client::tonic::{Request, metadata::MetadataValue};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
+
+use crate::engine::BoxError;
+use crate::error::{Context, Error};
+use crate::{cache, image, sys};
+
+/// The largest manifest or index that is read, in bytes: containerd's own bound.
+const MAX_MANIFEST: i64 = 8 << 20;
+/// The largest WebAssembly layer that is read, in bytes.
+const MAX_LAYER: i64 = 1 << 30;
+
+/// Where a container's image is found.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    /// The path of containerd's gRPC socket.
+    pub(crate) address: String,
+    /// The containerd namespace.
+    pub(crate) namespace: String,
+}
+
+/// The WebAssembly layer of a container's image.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    /// The layer's content, which nobody can change.
+    pub(crate) wasm: File,
+    /// Its SHA-256 digest.
+    pub(crate) digest: cache::Hex,
+}
+
+impl Store {
+    /// Fetches the WebAssembly layer of the image that container `id` was made from; `None` if
+    /// the image has no such layer or the container no image.
+    ///
+    /// Launcher process. It runs in a thread of its own, for the launcher is a fork of a thread
+    /// that is busy with another async runtime.
+    pub(crate) fn layer(&self, id: &str) -> Result<Option<Layer>, Error> {
+        let fetch = || -> Result<Option<Layer>, BoxError> {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?
+                .block_on(async { Ok(Connection::open(self).await?.layer(id).await?) })
+        };
+        let fetched = std::thread::scope(|scope| scope.spawn(fetch).join());
+        fetched
+            .unwrap_or_else(|_| Err("panicked".into()))
+            .with_context(|| format!("fetch the image of container {id} from containerd"))
+    }
+}
+
+struct Connection<'a> {
+    channel: Channel,
+    namespace: &'a str,
+}
+
+impl<'a> Connection<'a> {
+    async fn open(store: &'a Store) -> Result<Self, BoxError> {
+        let path = store.address.strip_prefix("unix://").unwrap_or(&store.address);
+        if path.is_empty() {
+            return Err("containerd has not told its gRPC address".into());
+        }
+        let channel = containerd_client::connect(path).await?;
+        Ok(Self { channel, namespace: &store.namespace })
+    }
+
+    fn request<T>(&self, message: T) -> Result<Request<T>, BoxError> {
+        let mut request = Request::new(message);
+        let namespace = MetadataValue::try_from(self.namespace)?;
+        request.metadata_mut().insert("containerd-namespace", namespace);
+        Ok(request)
+    }
+
+    async fn layer(&self, id: &str) -> Result<Option<Layer>, BoxError> {
+        let request = self.request(GetContainerRequest { id: id.to_owned() })?;
+        let answer = ContainersClient::new(self.channel.clone()).get(request).await?;
+        let name = answer.into_inner().container.unwrap_or_default().image;
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let request = self.request(GetImageRequest { name })?;
+        let answer = ImagesClient::new(self.channel.clone()).get(request).await?;
+        let target = answer.into_inner().image.and_then(|image| image.target);
+        let target = target.ok_or("the image has no target")?;
+
+        let mut digest = target.digest;
+        let mut media_type = MediaType::from(target.media_type.as_str());
+        if is_index(&media_type) {
+            let index: ImageIndex = self.manifest(&digest).await?;
+            let chosen = image::choose(&index)?;
+            digest = chosen.digest().to_string();
+            media_type = chosen.media_type().clone();
+            if is_index(&media_type) {
+                return Err("the image's index points to another index".into());
+            }
+        }
+        let manifest: ImageManifest = self.manifest(&digest).await?;
+        match image::layer(&manifest) {
+            Some(layer) => Ok(Some(self.fetch(layer).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn manifest<T: serde::de::DeserializeOwned>(&self, digest: &str) -> Result<T, BoxError> {
+        let mut content = Vec::new();
+        self.read(digest, MAX_MANIFEST, &mut content).await?;
+        check(digest, &cache::digest(&content))?;
+        Ok(serde_json::from_slice(&content)?)
+    }
+
+    async fn fetch(&self, layer: &Descriptor) -> Result<Layer, BoxError> {
+        let digest = layer.digest().to_string();
+        let mut wasm = sys::sealable_memfd(c"layer")?;
+        self.read(&digest, MAX_LAYER, &mut wasm).await?;
+        wasm.rewind()?;
+        sys::seal(&wasm)?;
+        let found = cache::digest(sys::Mapping::of_file(std::os::fd::AsFd::as_fd(&wasm))?.as_ref());
+        check(&digest, &found)?;
+        Ok(Layer { wasm, digest: found })
+    }
+
+    async fn read(&self, digest: &str, most: i64, to: &mut impl Write) -> Result<(), BoxError> {
+        let message = ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 };
+        let request = self.request(message)?;
+        let answer = ContentClient::new(self.channel.clone()).read(request).await?;
+        let mut parts = answer.into_inner();
+        let mut left = most;
+        while let Some(part) = parts.message().await? {
+            left -= i64::try_from(part.data.len())?;
+            if left < 0 {
+                return Err(format!("{digest} is larger than {most} bytes").into());
+            }
+            to.write_all(&part.data)?;
+        }
+        Ok(())
+    }
+}
+
+fn is_index(media_type: &MediaType) -> bool {
+    matches!(media_type, MediaType::ImageIndex)
+        || media_type.to_string() == "application/vnd.docker.distribution.manifest.list.v2+json"
+}
+
+/// The store is trusted to keep content, not to be free of damage.
+fn check(expected: &str, found: &str) -> Result<(), BoxError> {
+    if expected.strip_prefix("sha256:") == Some(found) {
+        return Ok(());
+    }
+    Err(format!("content of {expected} has digest sha256:{found}").into())
+}

@@ -1,0 +1,136 @@
+//! Telling containerd what happened, in the order it happened.
+//!
+//! One queue for the whole shim keeps the order. The event at its head is sent again until
+//! containerd has it, so a restart of containerd loses nothing; what can pile up meanwhile is
+//! bounded by the tasks that exist.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use containerd_shim_protos::shim::event::Envelope;
+use containerd_shim_protos::shim::events::ForwardRequest;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{MessageField, MessageFull};
+use containerd_shim_protos::shim_async::{Client, EventsClient};
+use containerd_shim_protos::ttrpc::context::with_duration;
+use tokio::sync::Notify;
+
+/// How long containerd may take to accept one event.
+const SEND_BOUND: Duration = Duration::from_secs(5);
+/// The first and the longest pause between two attempts.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// The queue of events on their way to containerd.
+#[derive(Debug)]
+pub(crate) struct Events {
+    namespace: String,
+    queue: Mutex<VecDeque<Envelope>>,
+    /// Something was added.
+    added: Notify,
+    /// The queue ran empty.
+    emptied: Notify,
+}
+
+impl Events {
+    pub(crate) fn new(namespace: &str) -> Arc<Self> {
+        Arc::new(Self {
+            namespace: namespace.to_owned(),
+            queue: Mutex::new(VecDeque::new()),
+            added: Notify::new(),
+            emptied: Notify::new(),
+        })
+    }
+
+    /// Puts an event at the end of the queue. Never waits.
+    pub(crate) fn publish<M: MessageFull>(&self, topic: &str, event: &M) {
+        let value = match event.write_to_bytes() {
+            Ok(value) => value,
+            Err(error) => {
+                tracing::error!(%error, topic, "cannot encode an event");
+                return;
+            }
+        };
+        let any = Any {
+            // containerd knows events by their bare names.
+            type_url: M::descriptor().full_name().to_owned(),
+            value,
+            ..Any::default()
+        };
+        let envelope = Envelope {
+            timestamp: MessageField::some(std::time::SystemTime::now().into()),
+            namespace: self.namespace.clone(),
+            topic: topic.to_owned(),
+            event: MessageField::some(any),
+            ..Envelope::default()
+        };
+        self.lock().push_back(envelope);
+        self.added.notify_one();
+    }
+
+    /// Waits until every event has been delivered, but not longer than `bound`.
+    pub(crate) async fn flush(&self, bound: Duration) {
+        let emptied = async {
+            while !self.lock().is_empty() {
+                self.emptied.notified().await;
+            }
+        };
+        if tokio::time::timeout(bound, emptied).await.is_err() {
+            tracing::warn!(lost = self.lock().len(), "containerd does not take our events");
+        }
+    }
+
+    /// Delivers events for as long as the shim runs.
+    pub(crate) async fn deliver(self: Arc<Self>, address: String) {
+        let mut connection = None;
+        loop {
+            let head = self.lock().front().cloned();
+            let Some(envelope) = head else {
+                self.emptied.notify_waiters();
+                self.added.notified().await;
+                continue;
+            };
+            let mut pause = PAUSES.0;
+            while let Err(error) = send(&mut connection, &address, &envelope).await {
+                connection = None;
+                tracing::debug!(%error, topic = envelope.topic, "an event is sent again");
+                tokio::time::sleep(pause).await;
+                pause = PAUSES.1.min(pause * 2);
+            }
+            self.lock().pop_front();
+            // `flush` waits on this, and a waiter that is not there yet must find it later.
+            if self.lock().is_empty() {
+                self.emptied.notify_one();
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Envelope>> {
+        // A queue is consistent after every operation on it, also after a panic.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn send(
+    connection: &mut Option<EventsClient>,
+    address: &str,
+    envelope: &Envelope,
+) -> Result<(), containerd_shim_protos::ttrpc::Error> {
+    let client = match connection {
+        Some(client) => client,
+        None => connection.insert(EventsClient::new(Client::connect(&with_scheme(address)).await?)),
+    };
+    let mut request = ForwardRequest::new();
+    request.envelope = MessageField::some(envelope.clone());
+    let bound = i64::try_from(SEND_BOUND.as_nanos()).unwrap_or(i64::MAX);
+    let forward = client.forward(with_duration(Duration::from_nanos(bound.unsigned_abs())), &request);
+    match tokio::time::timeout(SEND_BOUND, forward).await {
+        Ok(answer) => answer.map(drop),
+        Err(_) => Err(containerd_shim_protos::ttrpc::Error::Others("no answer".to_owned())),
+    }
+}
+
+/// containerd names a path, the client wants an address.
+fn with_scheme(address: &str) -> String {
+    if address.contains("://") { address.to_owned() } else { format!("unix://{address}") }
+}

@@ -1,0 +1,156 @@
+//! What containerd passes on from its configuration: the runtime options of a task.
+//!
+//! They come as one of two messages, or not at all: `runtimeoptions.v1.Options`, which carries
+//! TOML, from the CRI plugin; `containerd.runc.v1.Options` from Docker, nerdctl and `ctr`.
+
+use containerd_shim_protos::shim::oci::Options as RuncOptions;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{CodedInputStream, Message};
+use serde::Deserialize;
+
+use crate::engine;
+use crate::error::Error;
+
+/// The largest options file that is read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// The settings of a node's runtime handler.
+///
+/// The names are those of the runc shim's options, so that a configuration can be kept when the
+/// runtime type is changed.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "PascalCase")]
+pub(crate) struct RuntimeOptions {
+    /// The control groups are made by systemd; must match the kubelet's driver.
+    pub(crate) systemd_cgroup: bool,
+    /// The control group the shim process itself is put into.
+    pub(crate) shim_cgroup: String,
+    /// Change the root without `pivot_root(2)`, for a root file system in the initramfs.
+    pub(crate) no_pivot_root: bool,
+    /// The engine's own settings.
+    #[serde(rename = "engine")]
+    pub(crate) engine: serde_json::Map<String, serde_json::Value>,
+}
+
+impl RuntimeOptions {
+    /// Decodes the message of a request; an absent or empty one means the defaults.
+    pub(crate) fn decode(any: Option<&Any>) -> Result<Self, Error> {
+        let Some(any) = any.filter(|any| !any.type_url.is_empty()) else {
+            return Ok(Self::default());
+        };
+        // containerd writes bare type names, other clients prefix them with a host.
+        match any.type_url.rsplit('/').next() {
+            Some("runtimeoptions.v1.Options") => Self::from_toml_message(&any.value),
+            Some("containerd.runc.v1.Options") => {
+                let options = RuncOptions::parse_from_bytes(&any.value)
+                    .map_err(|error| Error::invalid(format!("malformed runc options: {error}")))?;
+                Ok(Self {
+                    systemd_cgroup: options.systemd_cgroup,
+                    shim_cgroup: options.shim_cgroup,
+                    no_pivot_root: options.no_pivot_root,
+                    engine: serde_json::Map::new(),
+                })
+            }
+            _ => Err(Error::invalid(format!("unknown runtime options {}", any.type_url))),
+        }
+    }
+
+    /// `runtimeoptions.v1.Options`: `type_url` = 1, `config_path` = 2, `config_body` = 3.
+    fn from_toml_message(message: &[u8]) -> Result<Self, Error> {
+        let mut path = String::new();
+        let mut body = Vec::new();
+        let mut decode = || -> Result<(), containerd_shim_protos::protobuf::Error> {
+            let mut input = CodedInputStream::from_bytes(message);
+            while let Some(tag) = input.read_raw_tag_or_eof()? {
+                match tag {
+                    0x12 => path = input.read_string()?,
+                    0x1a => body = input.read_bytes()?,
+                    _ => {
+                        let wire = containerd_shim_protos::protobuf::rt::WireType::new(tag & 7)
+                            .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidData))?;
+                        input.skip_field(wire)?;
+                    }
+                }
+            }
+            Ok(())
+        };
+        decode().map_err(|error| Error::invalid(format!("malformed runtime options: {error}")))?;
+        if body.is_empty() && !path.is_empty() {
+            body = read_bounded(&path)
+                .map_err(|error| Error::invalid(format!("runtime options {path}: {error}")))?;
+        }
+        let text = std::str::from_utf8(&body)
+            .map_err(|_| Error::invalid("runtime options are not UTF-8"))?;
+        toml::from_str(text)
+            .map_err(|error| Error::invalid(format!("runtime options: {}", error.message())))
+    }
+
+    /// The engine's part.
+    pub(crate) fn engine(&self) -> engine::Options {
+        engine::Options::new(self.engine.clone())
+    }
+}
+
+fn read_bounded(path: &str) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut content = Vec::new();
+    let read = std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut content)?;
+    if read as u64 > MAX_FILE {
+        return Err(std::io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn toml_options(body: &str) -> Any {
+        let mut value = vec![0x0a, 1, b'x', 0x1a, u8::try_from(body.len()).unwrap()];
+        value.extend_from_slice(body.as_bytes());
+        Any { type_url: "runtimeoptions.v1.Options".into(), value, ..Any::default() }
+    }
+
+    #[test]
+    fn absent_options_are_the_defaults() {
+        assert_eq!(RuntimeOptions::decode(None).unwrap(), RuntimeOptions::default());
+        let empty = Any::default();
+        assert_eq!(RuntimeOptions::decode(Some(&empty)).unwrap(), RuntimeOptions::default());
+    }
+
+    #[test]
+    fn toml_of_the_cri_plugin_is_read() {
+        let any = toml_options("SystemdCgroup = true\n[engine]\nfuel = 7\n");
+        let options = RuntimeOptions::decode(Some(&any)).unwrap();
+        assert!(options.systemd_cgroup);
+        assert_eq!(options.engine["fuel"], 7);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_an_error_that_names_it() {
+        let any = toml_options("SystemdCgruop = true\n");
+        let error = RuntimeOptions::decode(Some(&any)).unwrap_err().to_string();
+        assert!(error.contains("SystemdCgruop"), "{error}");
+    }
+
+    #[test]
+    fn options_of_the_runc_shim_are_accepted() {
+        let runc = RuncOptions { systemd_cgroup: true, ..RuncOptions::default() };
+        let any = Any {
+            type_url: "type.googleapis.com/containerd.runc.v1.Options".into(),
+            value: runc.write_to_bytes().unwrap(),
+            ..Any::default()
+        };
+        assert!(RuntimeOptions::decode(Some(&any)).unwrap().systemd_cgroup);
+    }
+
+    #[test]
+    fn other_messages_and_garbage_are_refused() {
+        let other = Any { type_url: "a.b.C".into(), ..Any::default() };
+        let error = RuntimeOptions::decode(Some(&other)).unwrap_err().to_string();
+        assert_eq!(error, "unknown runtime options a.b.C");
+        let mut garbage = toml_options("");
+        garbage.value = vec![0x1a, 200];
+        assert!(RuntimeOptions::decode(Some(&garbage)).is_err());
+    }
+}

@@ -1,0 +1,112 @@
+//! The runner: the container's first process, which is our own program in a fresh address space.
+//!
+//! It starts inside the finished sandbox, with no file of the node open but its orders and its
+//! artifact, and no environment but the number of the descriptor that holds its orders.
+
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use serde::{Deserialize, Serialize};
+
+use crate::artifact::{Artifact, Kind, Precompiled, Wasm};
+use crate::engine::{BoxError, Exit};
+use crate::error::{self, Context, Error};
+use crate::exit::Status;
+use crate::host::Host;
+use crate::sys;
+use crate::workload::{Preopen, Workload};
+
+/// What a runner is told: everything it needs for one run.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Orders {
+    pub(crate) function: String,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) preopens: Vec<Preopen>,
+    /// The inherited descriptor of the artifact.
+    pub(crate) artifact: RawFd,
+    /// The artifact's kind if the cache supplied it as native code.
+    pub(crate) precompiled: Option<PrecompiledKind>,
+    /// The engine's options.
+    pub(crate) options: serde_json::Map<String, serde_json::Value>,
+}
+
+/// [`Kind`] on its way to the runner.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum PrecompiledKind {
+    Module,
+    Component,
+}
+
+impl From<Kind> for PrecompiledKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Module => Self::Module,
+            Kind::Component => Self::Component,
+        }
+    }
+}
+
+impl From<PrecompiledKind> for Kind {
+    fn from(kind: PrecompiledKind) -> Self {
+        match kind {
+            PrecompiledKind::Module => Self::Module,
+            PrecompiledKind::Component => Self::Component,
+        }
+    }
+}
+
+impl Orders {
+    /// Writes the orders down in memory that can no longer be changed.
+    pub(crate) fn write(&self) -> Result<OwnedFd, Error> {
+        let write = || -> Result<File, BoxError> {
+            let mut file = sys::sealable_memfd(c"orders")?;
+            file.write_all(&serde_json::to_vec(self)?)?;
+            file.rewind()?;
+            sys::seal(&file)?;
+            Ok(file)
+        };
+        Ok(write().context("write the runner's orders")?.into())
+    }
+
+    fn read(descriptor: RawFd) -> Result<Self, BoxError> {
+        let file = File::from(sys::inherited(descriptor)?);
+        Ok(serde_json::from_reader(std::io::BufReader::new(file))?)
+    }
+}
+
+/// The environment of a runner whose orders are in `descriptor`.
+pub(crate) fn environment(descriptor: &OwnedFd) -> String {
+    format!("{}={}", super::role::RUNNER, descriptor.as_raw_fd())
+}
+
+/// The runner's whole life. Returns the status of the task.
+pub(crate) fn main(host: &Host, descriptor: RawFd) -> Status {
+    sys::end_on_signals();
+    sys::built_in_name_lookup();
+    let outcome = Orders::read(descriptor).and_then(|orders| run(host, orders));
+    let (status, reason) = match outcome {
+        Ok(Exit::Code(code)) => return Status::from_code(code),
+        Ok(Exit::Trap(reason)) => (Status::TRAPPED, reason),
+        Err(error) => (Status::ENGINE_FAILED, error::chain(&*error)),
+    };
+    // The container's own log is where its user looks. One line, whatever the engine wrote.
+    let reason: Vec<&str> = reason.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let _ = writeln!(std::io::stderr(), "{}: {}", host.name, reason.join("; "));
+    status
+}
+
+fn run(host: &Host, orders: Orders) -> Result<Exit, BoxError> {
+    let file = sys::inherited(orders.artifact)?;
+    let artifact = match orders.precompiled {
+        Some(kind) => Artifact::Precompiled(Precompiled::trusted(file, kind.into())),
+        None => Artifact::Wasm(Wasm::open(file)?),
+    };
+    let workload = Workload::new(artifact)
+        .with_function(orders.function)
+        .with_args(orders.args)
+        .with_env(orders.env)
+        .with_preopens(orders.preopens);
+    host.engine(&crate::engine::Options::new(orders.options))?.run(&workload)
+}

@@ -1,0 +1,18 @@
+//! The walls around one container, and the processes that build them.
+//!
+//! ```text
+//! shim process ── fork ──▶ launcher ── libcontainer ──▶ container's first process
+//!  (serves RPCs)            mounts the root,             waits for `start`, then executes
+//!                           compiles, builds,            the runner (Wasm) or the image's
+//!                           answers, ends                program (Linux)
+//! ```
+//!
+//! The launcher is a fork of the shim process, which has a single thread, so that the child may
+//! do anything. It is gone before `create` returns: an idle container has two processes.
+
+pub(crate) mod build;
+pub(crate) mod cleanup;
+pub(crate) mod entrypoint;
+pub(crate) mod executor;
+pub(crate) mod launcher;
+pub(crate) mod rootfs;

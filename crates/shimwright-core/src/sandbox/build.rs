@@ -1,0 +1,256 @@
+//! Creating a container: from a bundle to a first process that waits for `start`.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use containerd_shim_protos::api::Mount;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use oci_spec::runtime::{Process, Spec};
+use rustix::process::{Pid, PidfdFlags};
+
+use super::entrypoint::{self, Entrypoint, Program};
+use super::executor::{Exec, Target, c_strings};
+use super::launcher::Reply;
+use super::{cleanup, rootfs};
+use crate::artifact::{Artifact, Wasm};
+use crate::bundle::{Bundle, Init, Record};
+use crate::cache::{self, Cache};
+use crate::cgroup::Hierarchies;
+use crate::content::Store;
+use crate::engine::Engine;
+use crate::error::{Context, Error};
+use crate::host::Host;
+use crate::options::RuntimeOptions;
+use crate::runner::{self, Orders};
+use crate::stdio::Streams;
+use crate::workload::{DEFAULT_FUNCTION, Workload};
+use crate::{compiler, policy, sys};
+
+/// One container to create.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) id: &'a str,
+    pub(crate) bundle: &'a Bundle,
+    /// What to mount as the root file system; nothing if it is there already.
+    pub(crate) mounts: &'a [Mount],
+    pub(crate) options: &'a RuntimeOptions,
+    pub(crate) hierarchies: &'a Hierarchies,
+    pub(crate) store: &'a Store,
+    pub(crate) shim_alive: OwnedFd,
+}
+
+/// What the container's first process will be.
+struct Plan {
+    exec: Exec,
+    /// The bundle libcontainer is shown.
+    bundle: PathBuf,
+    /// The spec has hooks to run after `start`.
+    poststart: bool,
+}
+
+impl Job<'_> {
+    /// Creates the container. Launcher process.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no container; everything done for it has been undone.
+    pub(crate) fn run(self, streams: Streams) -> Result<(Reply, Option<OwnedFd>), Error> {
+        let bundle = self.bundle;
+        bundle.make_private()?;
+        let mut record = Record::new(self.id);
+        // Written before there is anything to clean up.
+        record.mounted = !self.mounts.is_empty();
+        bundle.write_record(&record)?;
+        let created = self.create(streams, &mut record);
+        if created.is_err() {
+            if let Err(error) = cleanup::undo(bundle, &record) {
+                tracing::error!(%error, id = record.id, "cannot undo a failed create");
+            }
+        }
+        created
+    }
+
+    fn create(
+        self,
+        streams: Streams,
+        record: &mut Record,
+    ) -> Result<(Reply, Option<OwnedFd>), Error> {
+        let (id, bundle, hierarchies) = (self.id, self.bundle, self.hierarchies);
+        let (systemd, no_pivot) = (self.options.systemd_cgroup, self.options.no_pivot_root);
+        rootfs::mount(self.mounts, &bundle.rootfs())?;
+        let plan = self.plan()?;
+        let container = ContainerBuilder::new(id.to_owned(), SyscallType::Linux)
+            .with_executor(plan.exec)
+            .with_root_path(bundle.libcontainer())
+            .context("use the bundle")?
+            .with_stdin(streams.stdin)
+            .with_stdout(streams.stdout)
+            .with_stderr(streams.stderr)
+            .as_init(&plan.bundle)
+            .with_systemd(systemd)
+            .with_no_pivot(no_pivot)
+            .with_detach(true)
+            .build()
+            .context("build the sandbox")?;
+        let pid = container.pid().and_then(|pid| Pid::from_raw(pid.as_raw()));
+        let pid = pid.ok_or_else(|| Error::invalid("the sandbox has no process"))?;
+        // It is our child, so the pid cannot have been given to another process yet.
+        record.cgroups = hierarchies.of_container(pid).context("find the control groups")?;
+        let init = Init::of(pid).context("inspect the first process")?;
+        record.init = Some(init);
+        bundle.write_record(record)?;
+        let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+            .context("open the first process")?;
+        let cgroups = record.cgroups.clone();
+        Ok((Reply::Created { init, cgroups, poststart: plan.poststart }, Some(handle)))
+    }
+
+    fn plan(self) -> Result<Plan, Error> {
+        let mut spec = self.bundle.spec()?;
+        let root = absolute_root(&spec, self.bundle)?;
+        let process = spec.process().clone().ok_or_else(|| {
+            Error::invalid("config.json has no process")
+        })?;
+        if process.terminal().unwrap_or_default() {
+            return Err(Error::NotSupported { operation: "a terminal".to_owned() });
+        }
+        let poststart = spec.hooks().as_ref().is_some_and(|hooks| hooks.poststart().is_some());
+        let mounts = spec.mounts().clone().unwrap_or_default();
+        let found = entrypoint::find(&root, &mounts, &process)?;
+        let (entrypoint, wasm) = match found {
+            Some((_, Program::Linux(path))) => {
+                let bundle = self.bundle.directory().to_owned();
+                return Ok(Plan { exec: self.linux(&path, &process)?, bundle, poststart });
+            }
+            Some((entrypoint, Program::Wasm(file))) => {
+                let digest = cache::digest(
+                    sys::Mapping::of_file(file.as_fd()).context("read the module")?.as_ref(),
+                );
+                (entrypoint, (file, digest))
+            }
+            None => self.wasm_layer(&process)?,
+        };
+        let bundle = self.bundle.private();
+        let exec = self.wasm(entrypoint, wasm, &process)?;
+        policy::restrict(&mut spec);
+        spec.set_root(spec.root().clone().map(|mut found| {
+            found.set_path(root);
+            found
+        }));
+        spec.save(bundle.join("config.json")).context("write the restricted config.json")?;
+        Ok(Plan { exec, bundle, poststart })
+    }
+
+    /// A program of the image runs as in any container.
+    fn linux(self, path: &Path, process: &Process) -> Result<Exec, Error> {
+        let args = process.args().as_deref().unwrap_or_default();
+        let path = path.to_string_lossy().into_owned();
+        let path = c_strings(&[path])?.remove(0);
+        Ok(Exec {
+            target: Target::Linux { path },
+            args: c_strings(args)?,
+            env: c_strings(process.env().as_deref().unwrap_or_default())?,
+            shim_alive: Arc::new(self.shim_alive),
+        })
+    }
+
+    /// The file is not in the root: an image may hold its module as a layer.
+    fn wasm_layer(&self, process: &Process) -> Result<(Entrypoint, (File, cache::Hex)), Error> {
+        let argument = process.args().as_deref().unwrap_or_default().first();
+        let argument = argument.map(String::as_str).unwrap_or_default();
+        match self.store.layer(self.id)? {
+            Some(layer) => Ok((Entrypoint::parse(argument), (layer.wasm, layer.digest))),
+            None => Err(Error::invalid(format!(
+                "no such file or directory: the entrypoint {argument} is not in the root file \
+                 system, and the image has no WebAssembly layer"
+            ))),
+        }
+    }
+
+    fn wasm(
+        self,
+        entrypoint: Entrypoint,
+        (file, digest): (File, cache::Hex),
+        process: &Process,
+    ) -> Result<Exec, Error> {
+        let engine = self.host.engine(&self.options.engine())?;
+        let wasm = Wasm::open(&file)
+            .map_err(|error| Error::invalid(format!("{}: {error}", entrypoint.path)))?;
+        let kind = wasm.kind();
+        self.accepted(&*engine, wasm)?;
+
+        let precompiled = self.precompiled(&*engine, &file, &digest)?;
+        let is_precompiled = precompiled.is_some();
+        let artifact = OwnedFd::from(precompiled.unwrap_or(file));
+        let mut args = process.args().clone().unwrap_or_default();
+        if let Some(first) = args.first_mut() {
+            entrypoint.path.clone_into(first);
+        }
+        let orders = Orders {
+            function: entrypoint.function,
+            args: args.clone(),
+            env: policy::env(process),
+            preopens: policy::preopens(),
+            artifact: artifact.as_raw_fd(),
+            precompiled: is_precompiled.then(|| kind.into()),
+            options: self.options.engine.clone(),
+        };
+        let orders = orders.write()?;
+        Ok(Exec {
+            env: c_strings(&[runner::environment(&orders)])?,
+            target: Target::Runner {
+                program: Arc::new(own_program()?),
+                inherited: vec![Arc::new(orders), Arc::new(artifact)],
+            },
+            args: c_strings(&args)?,
+            shim_alive: Arc::new(self.shim_alive),
+        })
+    }
+
+    fn accepted(&self, engine: &dyn Engine, wasm: Wasm) -> Result<(), Error> {
+        let workload = Workload::new(Artifact::Wasm(wasm)).with_function(DEFAULT_FUNCTION);
+        engine
+            .accepts(&workload)
+            .map_err(|source| Error::Refused { engine: self.host.name, source })
+    }
+
+    /// The native code of a module, if the engine compiles ahead of time.
+    fn precompiled(
+        &self,
+        engine: &dyn Engine,
+        file: &File,
+        digest: &str,
+    ) -> Result<Option<File>, Error> {
+        let Some(precompiler) = engine.precompiler() else { return Ok(None) };
+        let fingerprint = precompiler.fingerprint();
+        let cache = Cache::open()?;
+        let key = |digest: &str| cache::key(self.host.name, &fingerprint, digest);
+        if let Some(found) = cache.find(&key(digest))? {
+            return Ok(Some(found));
+        }
+        // What is compiled must be what the key names, whatever happens to the file meanwhile.
+        let frozen = cache::frozen(file).context("read the module")?;
+        let mapping = sys::Mapping::of_file(frozen.as_fd()).context("read the module")?;
+        let key = key(&cache::digest(mapping.as_ref()));
+        let empty = cache.empty_directory();
+        let compile = |output: &File| {
+            compiler::compile(self.host, &self.options.engine, &frozen, output, &empty)
+        };
+        cache.find_or_compile(&key, compile).map(Some)
+    }
+}
+
+fn absolute_root(spec: &Spec, bundle: &Bundle) -> Result<PathBuf, Error> {
+    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("config.json has no root"))?;
+    Ok(bundle.directory().join(root.path()))
+}
+
+/// The file of the running program, wherever that is now: an upgrade may have replaced its path.
+fn own_program() -> Result<OwnedFd, Error> {
+    let file = File::open("/proc/self/exe").context("open our own program")?;
+    Ok(file.into())
+}

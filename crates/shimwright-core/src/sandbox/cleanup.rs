@@ -1,0 +1,99 @@
+//! Removing what is left of a container. Every function here may be called any number of times.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use libcontainer::container::Container;
+use oci_spec::runtime::Spec;
+use rustix::process::Signal;
+
+use super::rootfs;
+use crate::bundle::{Bundle, Record};
+use crate::error::{Context, Error};
+use crate::sys;
+
+/// How long killed processes may take to end, and their control groups to become empty.
+const BOUND: Duration = Duration::from_secs(4);
+
+/// Undoes a create that failed, or that a dead shim has left behind.
+pub(crate) fn undo(bundle: &Bundle, record: &Record) -> Result<(), Error> {
+    kill(record)?;
+    remove(bundle, record)
+}
+
+/// Ends the first process and everything in the container's control groups.
+pub(crate) fn kill(record: &Record) -> Result<(), Error> {
+    if let Some(init) = record.init.and_then(|init| init.open()) {
+        // It may have ended meanwhile.
+        let _ = rustix::process::pidfd_send_signal(&init, Signal::KILL);
+        record.cgroups.kill_all(BOUND).context("end the container's processes")?;
+        sys::wait_readable(&init, std::time::Instant::now() + BOUND)
+            .context("wait for the container's first process")?;
+        return Ok(());
+    }
+    record.cgroups.kill_all(BOUND).context("end the container's processes")
+}
+
+/// Removes the control groups, the mounts and the state of a container without processes, and
+/// runs the hooks that belong there.
+///
+/// Launcher process, or the process of the `delete` command: hooks may take their time.
+pub(crate) fn remove(bundle: &Bundle, record: &Record) -> Result<(), Error> {
+    // Something may have been moved there from outside.
+    record.cgroups.kill_all(BOUND).context("end the container's processes")?;
+    record.cgroups.remove(BOUND).context("remove the container's control groups")?;
+    if let Ok(spec) = bundle.spec() {
+        run_poststop_hooks(bundle, record, &spec);
+    }
+    if record.mounted {
+        rootfs::unmount_one(&bundle.rootfs())
+            .with_context(|| format!("unmount {}", bundle.rootfs().display()))?;
+    }
+    remove_directory(&bundle.private())
+        .with_context(|| format!("remove {}", bundle.private().display()))
+}
+
+/// "If any poststop hook fails, the runtime must log a warning, but the remaining hooks and
+/// lifecycle continue" (OCI runtime spec, Lifecycle).
+fn run_poststop_hooks(bundle: &Bundle, record: &Record, spec: &Spec) {
+    let Some(hooks) = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()) else {
+        return;
+    };
+    let state = match Container::load(bundle.libcontainer().join(&record.id)) {
+        Ok(container) => container.state,
+        // The hooks were not run yet exactly if the state is still there.
+        Err(_) => return,
+    };
+    for hook in hooks {
+        let one = vec![hook.clone()];
+        let run = libcontainer::hooks::run_hooks(Some(&one), Some(&state), None, None, None);
+        if let Err(error) = run {
+            tracing::warn!(%error, id = record.id, hook = %hook.path().display(), "hook failed");
+        }
+    }
+}
+
+fn remove_directory(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Runs the hooks that belong after `start`, in the namespaces of the node.
+///
+/// Launcher process. A failed one is logged, as the guest runs already: "the runtime must log a
+/// warning, but lifecycle continues as if the hook had succeeded" (OCI runtime spec 1.2).
+pub(crate) fn run_poststart_hooks(directory: &Path, spec: &Spec) -> Result<(), Error> {
+    let hooks = spec.hooks().as_ref().and_then(|hooks| hooks.poststart().as_ref());
+    let container = Container::load(directory.to_owned()).context("load the container's state")?;
+    for hook in hooks.into_iter().flatten() {
+        let one = vec![hook.clone()];
+        let state = Some(&container.state);
+        if let Err(error) = libcontainer::hooks::run_hooks(Some(&one), state, None, None, None) {
+            tracing::warn!(%error, hook = %hook.path().display(), "hook failed");
+        }
+    }
+    Ok(())
+}

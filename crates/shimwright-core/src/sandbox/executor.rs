@@ -1,0 +1,115 @@
+//! The last steps of a container's first process before it becomes what it was made for.
+//!
+//! Everything here runs inside the finished sandbox, after `start`, in a process that libcontainer
+//! has forked from the launcher.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::workload::{
+    Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
+};
+use rustix::process::Signal;
+
+use crate::error::Error;
+use crate::exit::Status;
+use crate::sys;
+
+/// What the first process becomes.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    /// Our own program in its runner role, which finds its orders in an inherited descriptor.
+    Runner {
+        /// Our own program, opened outside the sandbox.
+        program: Arc<OwnedFd>,
+        /// Descriptors it is to find open.
+        inherited: Vec<Arc<OwnedFd>>,
+    },
+    /// A program of the image, by its path.
+    Linux { path: CString },
+}
+
+/// How the first process is executed.
+#[derive(Clone, Debug)]
+pub(crate) struct Exec {
+    pub(crate) target: Target,
+    pub(crate) args: Vec<CString>,
+    pub(crate) env: Vec<CString>,
+    /// The read end of a pipe whose write end only the shim process holds.
+    pub(crate) shim_alive: Arc<OwnedFd>,
+}
+
+impl Executor for Exec {
+    fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
+        let failure = self.run();
+        // Nobody reads what is returned here any more: the container's own log is the place.
+        let program = self.args.first().map(|arg| arg.to_string_lossy()).unwrap_or_default();
+        let _ = writeln!(std::io::stderr(), "cannot execute {program}: {failure}");
+        let status = match failure.kind() {
+            std::io::ErrorKind::NotFound => 127,
+            _ if matches!(self.target, Target::Linux { .. }) => 126,
+            _ => Status::ENGINE_FAILED.code(),
+        };
+        sys::exit_now(status)
+    }
+
+    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        // The launcher has found and classified the program before the sandbox was built.
+        Ok(())
+    }
+
+    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        // The environment is handed to `execve`, in the order of the spec.
+        Ok(())
+    }
+}
+
+impl Exec {
+    fn run(&self) -> std::io::Error {
+        if let Err(error) = self.die_with_the_shim() {
+            return error;
+        }
+        match &self.target {
+            Target::Runner { program, inherited } => {
+                for descriptor in inherited {
+                    if let Err(error) = sys::keep_over_exec(descriptor) {
+                        return error;
+                    }
+                }
+                sys::exec_fd(program.as_fd(), &self.args, &self.env)
+            }
+            Target::Linux { path } => {
+                sys::allow_huge_pages();
+                sys::exec_path(path, &self.args, &self.env)
+            }
+        }
+    }
+
+    /// Has the kernel end this process when the shim's only thread ends, however it ends.
+    ///
+    /// It must be asked for here: the setting is cleared by a fork and by a change of user.
+    fn die_with_the_shim(&self) -> std::io::Result<()> {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        // The shim may have ended before that call, which then has nothing to wait for. Only the
+        // shim holds the pipe's other end, so its end is seen here.
+        if sys::is_hung_up(&*self.shim_alive)? {
+            sys::exit_now(Status::KILLED.code());
+        }
+        Ok(())
+    }
+}
+
+/// A list of arguments or variables as `execve` takes it.
+pub(crate) fn c_strings(strings: &[String]) -> Result<Vec<CString>, Error> {
+    strings
+        .iter()
+        .map(|text| {
+            CString::new(text.as_bytes())
+                .map_err(|_| Error::invalid(format!("argument or variable holds a NUL: {text:?}")))
+        })
+        .collect()
+}

@@ -1,0 +1,194 @@
+//! The launcher: a short-lived process that does for the shim what blocks or changes the process
+//! it happens in.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
+
+use crate::bundle::Init;
+use crate::cgroup::Cgroups;
+use crate::error::{self, Code, Context, Error};
+use crate::sys::{self, Forked};
+
+/// The longest reply in bytes; an error message is cut to fit.
+const MAX_REPLY: usize = 64 << 10;
+
+/// What a launcher answers, once.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// The container exists; its first process waits for `start`. A handle on it is attached.
+    Created {
+        init: Init,
+        cgroups: Cgroups,
+        /// The spec has hooks to run after `start`.
+        poststart: bool,
+    },
+    /// What was asked for is done.
+    Done,
+    /// Nothing of what was asked for is left.
+    Failed { code: Code, message: String },
+}
+
+impl From<Result<Reply, Error>> for Reply {
+    fn from(result: Result<Reply, Error>) -> Self {
+        result.unwrap_or_else(|error| {
+            let mut message = error::chain(&error);
+            let mut end = message.len().min(MAX_REPLY / 4);
+            while !message.is_char_boundary(end) {
+                end -= 1;
+            }
+            message.truncate(end);
+            Self::Failed { code: error.code(), message }
+        })
+    }
+}
+
+/// A launcher at work.
+#[derive(Debug)]
+pub(crate) struct Launcher {
+    socket: AsyncFd<OwnedFd>,
+}
+
+impl Launcher {
+    /// Forks this process and runs `job` in the child, with only `keep` of its descriptors.
+    ///
+    /// # Errors
+    ///
+    /// The reason why there is no child. What the job does comes with [`reply`](Self::reply).
+    pub(crate) fn start(
+        keep: &[RawFd],
+        job: impl FnOnce() -> Result<(Reply, Option<OwnedFd>), Error>,
+    ) -> Result<Self, Error> {
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .context("make a socket for a launcher")?;
+        match sys::fork().context("start a launcher")? {
+            Forked::Parent => {
+                rustix::io::ioctl_fionbio(&ours, true).context("set up a launcher's socket")?;
+                Ok(Self { socket: sys::watch(ours).context("watch a launcher's socket")? })
+            }
+            Forked::Child => child(keep, theirs, job),
+        }
+    }
+
+    /// Waits for the answer, and the handle that came with it.
+    pub(crate) async fn reply(self) -> Result<(Reply, Option<OwnedFd>), Error> {
+        let received = self
+            .socket
+            .async_io(tokio::io::Interest::READABLE, |socket| receive(socket))
+            .await
+            .context("hear from a launcher")?;
+        match received {
+            Some((Reply::Failed { code, message }, _)) => Err(Error::Remote { code, message }),
+            Some(answer) => Ok(answer),
+            None => Err(Error::Failed {
+                action: "finish the request".to_owned(),
+                source: "the launcher ended without an answer".into(),
+            }),
+        }
+    }
+}
+
+/// The launcher's whole life.
+fn child(
+    keep: &[RawFd],
+    socket: OwnedFd,
+    job: impl FnOnce() -> Result<(Reply, Option<OwnedFd>), Error>,
+) -> ! {
+    let keep: Vec<RawFd> = keep.iter().copied().chain([socket.as_raw_fd()]).collect();
+    // A panic must not unwind into the frames that belong to the shim.
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        sys::reset_signals().context("reset the signals")?;
+        sys::close_all_but(&keep).context("close the shim's descriptors")?;
+        job()
+    }));
+    let outcome = outcome.unwrap_or_else(|_| {
+        Err(Error::Failed { action: "finish the request".to_owned(), source: "panicked".into() })
+    });
+    let (reply, handle) = match outcome {
+        Ok(answer) => answer,
+        Err(error) => (Reply::from(Err(error)), None),
+    };
+    let sent = send(&socket, &reply, handle.as_ref());
+    sys::exit_now(u8::from(sent.is_err()))
+}
+
+fn send(socket: impl AsFd, reply: &Reply, handle: Option<&OwnedFd>) -> io::Result<()> {
+    let text = serde_json::to_vec(reply)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let handles = handle.map(AsFd::as_fd);
+    if handles.is_some() && !control.push(SendAncillaryMessage::ScmRights(handles.as_slice())) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    rustix::net::sendmsg(socket, &[IoSlice::new(&text)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+fn receive(socket: impl AsFd) -> io::Result<Option<(Reply, Option<OwnedFd>)>> {
+    let mut text = vec![0; MAX_REPLY];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::net::recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut text)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    let handle = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut handles) => handles.next(),
+        _ => None,
+    });
+    match text.get(..received.bytes) {
+        Some(text) if !text.is_empty() => Ok(Some((serde_json::from_slice(text)?, handle))),
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        let kind = SocketType::SEQPACKET;
+        rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap()
+    }
+
+    #[test]
+    fn a_reply_arrives_with_its_handle() {
+        let (ours, theirs) = pair();
+        let handle = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let init = Init::of(rustix::process::getpid()).unwrap();
+        let sent = Reply::Created { init, cgroups: Cgroups::default(), poststart: false };
+        send(&theirs, &sent, Some(&handle)).unwrap();
+        let (reply, received) = receive(&ours).unwrap().unwrap();
+        assert!(matches!(reply, Reply::Created { init: found, .. } if found == init));
+        assert!(received.is_some());
+    }
+
+    #[test]
+    fn a_launcher_that_dies_is_noticed() {
+        let (ours, theirs) = pair();
+        drop(theirs);
+        assert!(receive(&ours).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        let error = Error::invalid("ä".repeat(MAX_REPLY));
+        let (ours, theirs) = pair();
+        send(&theirs, &Reply::from(Err(error)), None).unwrap();
+        assert!(matches!(receive(&ours).unwrap(), Some((Reply::Failed { .. }, None))));
+    }
+}

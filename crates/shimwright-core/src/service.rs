@@ -1,0 +1,221 @@
+//! The Task service: one function for each call, and the only place, with `service/reply.rs`,
+//! where the tasks of this shim meet the messages of the protocol.
+
+mod reply;
+mod tasks;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use containerd_shim_protos::api;
+use containerd_shim_protos::shim_async::{Task as TaskService, create_task};
+use containerd_shim_protos::ttrpc::r#async::{Service as TtrpcService, TtrpcContext};
+use containerd_shim_protos::ttrpc::{self, Result as TtrpcResult};
+use tokio::sync::Notify;
+
+use crate::error::Error;
+use tasks::Tasks;
+pub(crate) use tasks::Shared;
+
+/// Answers the calls of containerd.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    tasks: Arc<Tasks>,
+    /// Notified when the last task is gone and containerd asks the shim to end.
+    shutdown: Arc<Notify>,
+}
+
+impl Service {
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self { tasks: Arc::new(Tasks::new(shared)), shutdown: Arc::new(Notify::new()) }
+    }
+
+    /// Waits until the shim may end.
+    pub(crate) async fn shut_down(&self) {
+        self.shutdown.notified().await;
+    }
+
+    /// Ends every task, for a shim that is told to end itself.
+    pub(crate) async fn kill_all(&self) {
+        self.tasks.kill_all().await;
+    }
+
+    /// The same service under both of its names: version 3 of the protocol is a renamed copy of
+    /// version 2 (containerd, `api/runtime/task/v3`).
+    pub(crate) fn registrations(&self) -> HashMap<String, TtrpcService> {
+        let mut services = create_task(Arc::new(self.clone()));
+        for (_, service) in create_task(Arc::new(self.clone())) {
+            services.insert("containerd.task.v2.Task".to_owned(), service);
+        }
+        services
+    }
+}
+
+/// The answer to a call that this shim does not have.
+fn unsupported<T>(operation: &str) -> TtrpcResult<T> {
+    Err(reply::error(&Error::NotSupported { operation: operation.to_owned() }))
+}
+
+/// Execs do not exist yet, so none can be found.
+fn no_exec(id: &str, exec: &str) -> Result<(), ttrpc::Error> {
+    if exec.is_empty() {
+        return Ok(());
+    }
+    Err(reply::error(&Error::ExecNotFound { id: id.to_owned(), exec: exec.to_owned() }))
+}
+
+#[async_trait]
+impl TaskService for Service {
+    async fn create(
+        &self,
+        _: &TtrpcContext,
+        request: api::CreateTaskRequest,
+    ) -> TtrpcResult<api::CreateTaskResponse> {
+        // A client that gives up must not leave half a container: the work goes on without it.
+        let tasks = Arc::clone(&self.tasks);
+        let created = tokio::spawn(async move { tasks.create(request).await }).await;
+        let pid = reply::joined(created)?;
+        Ok(api::CreateTaskResponse { pid, ..Default::default() })
+    }
+
+    async fn start(
+        &self,
+        _: &TtrpcContext,
+        request: api::StartRequest,
+    ) -> TtrpcResult<api::StartResponse> {
+        no_exec(&request.id, &request.exec_id)?;
+        let tasks = Arc::clone(&self.tasks);
+        let started = tokio::spawn(async move { tasks.start(&request.id).await }).await;
+        let pid = reply::joined(started)?;
+        Ok(api::StartResponse { pid, ..Default::default() })
+    }
+
+    async fn state(
+        &self,
+        _: &TtrpcContext,
+        request: api::StateRequest,
+    ) -> TtrpcResult<api::StateResponse> {
+        no_exec(&request.id, &request.exec_id)?;
+        let task = self.tasks.find(&request.id).map_err(|error| reply::error(&error))?;
+        Ok(reply::state(&task))
+    }
+
+    async fn wait(
+        &self,
+        _: &TtrpcContext,
+        request: api::WaitRequest,
+    ) -> TtrpcResult<api::WaitResponse> {
+        no_exec(&request.id, &request.exec_id)?;
+        let task = self.tasks.find(&request.id).map_err(|error| reply::error(&error))?;
+        Ok(reply::wait(task.exit().await))
+    }
+
+    async fn kill(&self, _: &TtrpcContext, request: api::KillRequest) -> TtrpcResult<api::Empty> {
+        no_exec(&request.id, &request.exec_id)?;
+        let killed = self.tasks.kill(&request.id, request.signal, request.all);
+        killed.map_err(|error| reply::error(&error))?;
+        Ok(api::Empty::new())
+    }
+
+    async fn delete(
+        &self,
+        _: &TtrpcContext,
+        request: api::DeleteRequest,
+    ) -> TtrpcResult<api::DeleteResponse> {
+        no_exec(&request.id, &request.exec_id)?;
+        let tasks = Arc::clone(&self.tasks);
+        let deleted = tokio::spawn(async move { tasks.delete(&request.id).await }).await;
+        let (init, exited) = reply::joined(deleted)?;
+        Ok(reply::delete(init, exited))
+    }
+
+    async fn pids(
+        &self,
+        _: &TtrpcContext,
+        request: api::PidsRequest,
+    ) -> TtrpcResult<api::PidsResponse> {
+        let task = self.tasks.find(&request.id).map_err(|error| reply::error(&error))?;
+        reply::pids(&task).map_err(|error| reply::error(&error))
+    }
+
+    async fn connect(
+        &self,
+        _: &TtrpcContext,
+        request: api::ConnectRequest,
+    ) -> TtrpcResult<api::ConnectResponse> {
+        // It is how containerd finds out that a shim is alive, so it never fails.
+        let init = self.tasks.find(&request.id).ok().and_then(|task| task.state().init());
+        Ok(api::ConnectResponse {
+            shim_pid: std::process::id(),
+            task_pid: init.map_or(0, |init| init.pid.unsigned_abs()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Default::default()
+        })
+    }
+
+    async fn shutdown(
+        &self,
+        _: &TtrpcContext,
+        _: api::ShutdownRequest,
+    ) -> TtrpcResult<api::Empty> {
+        if self.tasks.is_empty() {
+            self.shutdown.notify_one();
+        }
+        Ok(api::Empty::new())
+    }
+
+    async fn stats(
+        &self,
+        _: &TtrpcContext,
+        request: api::StatsRequest,
+    ) -> TtrpcResult<api::StatsResponse> {
+        let task = self.tasks.find(&request.id).map_err(|error| reply::error(&error))?;
+        reply::stats(&task).map_err(|error| reply::error(&error))
+    }
+
+    async fn close_io(
+        &self,
+        _: &TtrpcContext,
+        request: api::CloseIORequest,
+    ) -> TtrpcResult<api::Empty> {
+        no_exec(&request.id, &request.exec_id)?;
+        let task = self.tasks.find(&request.id).map_err(|error| reply::error(&error))?;
+        if request.stdin {
+            task.close_stdin();
+        }
+        Ok(api::Empty::new())
+    }
+
+    async fn pause(&self, _: &TtrpcContext, _: api::PauseRequest) -> TtrpcResult<api::Empty> {
+        unsupported("pause")
+    }
+
+    async fn resume(&self, _: &TtrpcContext, _: api::ResumeRequest) -> TtrpcResult<api::Empty> {
+        unsupported("resume")
+    }
+
+    async fn checkpoint(
+        &self,
+        _: &TtrpcContext,
+        _: api::CheckpointTaskRequest,
+    ) -> TtrpcResult<api::Empty> {
+        unsupported("checkpoint")
+    }
+
+    async fn exec(&self, _: &TtrpcContext, _: api::ExecProcessRequest) -> TtrpcResult<api::Empty> {
+        unsupported("exec")
+    }
+
+    async fn resize_pty(
+        &self,
+        _: &TtrpcContext,
+        _: api::ResizePtyRequest,
+    ) -> TtrpcResult<api::Empty> {
+        unsupported("resize_pty")
+    }
+
+    async fn update(&self, _: &TtrpcContext, _: api::UpdateTaskRequest) -> TtrpcResult<api::Empty> {
+        unsupported("update")
+    }
+}

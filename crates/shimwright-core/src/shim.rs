@@ -1,0 +1,105 @@
+//! What a shim binary's `main` calls.
+
+mod bootstrap;
+mod delete;
+mod info;
+mod serve;
+mod start;
+
+use std::io::Write;
+use std::os::fd::RawFd;
+use std::process::ExitCode;
+
+use containerd_shim::Flags;
+
+use crate::engine::{BoxError, Engine, Options};
+use crate::error::{self, Error};
+use crate::host::Host;
+use crate::{compiler, role, runner};
+
+/// A containerd shim for one engine.
+///
+/// ```no_run
+/// # use shimwright_core::{BoxError, Engine, Exit, Shim, Workload};
+/// # #[derive(Default)]
+/// # struct MyEngine;
+/// # impl Engine for MyEngine {
+/// #     fn run(&self, _: &Workload) -> Result<Exit, BoxError> { Ok(Exit::Code(0)) }
+/// # }
+/// fn main() -> std::process::ExitCode {
+///     Shim::new("mine", env!("CARGO_PKG_VERSION"), |_options| Ok(MyEngine::default())).main()
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Shim {
+    host: Host,
+}
+
+impl Shim {
+    /// A shim called `name`, which containerd knows as `io.containerd.<name>.v1` and looks for as
+    /// `containerd-shim-<name>-v1`.
+    ///
+    /// `engine` makes the engine. It is called in several processes, see [`Engine`].
+    pub fn new<E: Engine>(
+        name: &'static str,
+        version: &'static str,
+        engine: fn(&Options) -> Result<E, BoxError>,
+    ) -> Self {
+        Self { host: Host::new(name, version, engine) }
+    }
+
+    /// Does what the command line asks for, or what another process of the shim has started this
+    /// one for. Returns when that is done.
+    pub fn main(self) -> ExitCode {
+        let descriptor = |name| -> Option<RawFd> { std::env::var(name).ok()?.parse().ok() };
+        if let Some(orders) = descriptor(role::RUNNER) {
+            return runner::main(&self.host, orders).into();
+        }
+        if std::env::var_os(role::COMPILER).is_some() {
+            return compiler::main(&self.host, std::env::args().nth(1));
+        }
+        match self.command() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // containerd shows this line to whoever asked for the container.
+                let _ = writeln!(std::io::stderr(), "{}", error::chain(&error));
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn command(self) -> Result<(), Error> {
+        let args: Vec<_> = std::env::args_os().skip(1).collect();
+        let flags = containerd_shim::parse(&args)
+            .map_err(|error| Error::invalid(format!("command line: {error}")))?;
+        if flags.version {
+            return print(format!("{}:\n  Version: {}\n", self.host.name, self.host.version));
+        }
+        if flags.info {
+            return info::run(&self.host);
+        }
+        match flags.action.as_str() {
+            "start" => start::run(&require(flags, "start")?),
+            "delete" => delete::run(&require(flags, "delete")?),
+            "" => serve::run(self.host, &require(flags, "serve")?),
+            other => Err(Error::invalid(format!("unknown action {other:?}"))),
+        }
+    }
+}
+
+/// Every action but `-v` and `-info` is about one container.
+fn require(flags: Flags, action: &str) -> Result<Flags, Error> {
+    if flags.id.is_empty() || flags.namespace.is_empty() {
+        return Err(Error::invalid(format!("{action} needs -id and -namespace")));
+    }
+    crate::bundle::validate_id(&flags.id)?;
+    Ok(flags)
+}
+
+/// Writes the one thing that belongs on standard output.
+fn print(text: impl AsRef<[u8]>) -> Result<(), Error> {
+    use crate::error::Context;
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_ref()).context("write to standard output")?;
+    stdout.flush().context("write to standard output")
+}

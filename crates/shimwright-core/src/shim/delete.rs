@@ -1,0 +1,72 @@
+//! `delete`: removes what a dead shim has left of one container, and says how it ended.
+//!
+//! containerd calls it whenever it has lost a shim, possibly twice, possibly while nothing is
+//! there, and waits 5 seconds. It prints a `DeleteResponse`, and nothing else.
+
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use containerd_shim::Flags;
+use containerd_shim_protos::api::DeleteResponse;
+use containerd_shim_protos::protobuf::{Message, MessageField};
+
+use super::print;
+use super::start::{ADDRESS_FILE, socket_path};
+use crate::bundle::{Bundle, Record};
+use crate::cgroup::Hierarchies;
+use crate::error::{Context, Error};
+use crate::exit::Status;
+use crate::sandbox::{cleanup, rootfs};
+
+pub(super) fn run(flags: &Flags) -> Result<(), Error> {
+    let directory = if flags.bundle.is_empty() {
+        std::env::current_dir().unwrap_or_default()
+    } else {
+        PathBuf::from(&flags.bundle)
+    };
+    let bundle = Bundle::new(directory);
+    let record = bundle.record().unwrap_or_else(|| Record::new(&flags.id));
+    let cleaned = clean(&bundle, record.clone());
+    remove_dead_socket(&bundle);
+    cleaned?;
+    let response = DeleteResponse {
+        pid: record.init.map_or(0, |init| init.pid.unsigned_abs()),
+        exit_status: Status::KILLED.into(),
+        exited_at: MessageField::some(SystemTime::now().into()),
+        ..Default::default()
+    };
+    print(response.write_to_bytes().context("encode the answer")?)
+}
+
+fn clean(bundle: &Bundle, mut record: Record) -> Result<(), Error> {
+    // A shim that died while creating may not have recorded its control groups yet.
+    if record.init.is_none()
+        && let Some(path) = cgroups_path(bundle)
+    {
+        record.cgroups = Hierarchies::discover()
+            .and_then(|hierarchies| hierarchies.at(&path))
+            .context("find the control groups")?;
+    }
+    cleanup::undo(bundle, &record)?;
+    // Also what containerd or an older shim mounted there.
+    let rootfs = bundle.rootfs();
+    rootfs::unmount(&rootfs).with_context(|| format!("unmount {}", rootfs.display()))
+}
+
+fn cgroups_path(bundle: &Bundle) -> Option<PathBuf> {
+    bundle.spec().ok()?.linux().as_ref()?.cgroups_path().clone()
+}
+
+/// The socket may serve other containers of the pod: it is removed only if nobody answers.
+fn remove_dead_socket(bundle: &Bundle) {
+    let Ok(address) = std::fs::read_to_string(bundle.directory().join(ADDRESS_FILE)) else {
+        return;
+    };
+    let path = socket_path(&address);
+    let refused = UnixStream::connect(&path)
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+    if refused {
+        let _ = std::fs::remove_file(path);
+    }
+}

@@ -1,0 +1,139 @@
+//! The shim process: serves the Task API for one group of containers until the last is deleted.
+//!
+//! It has one thread, always. That makes it small, and it makes a fork of it a process that may do
+//! anything. Whatever would block is done by a [launcher](crate::sandbox::launcher).
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use containerd_shim::Flags;
+use containerd_shim_protos::ttrpc::asynchronous::transport::Listener;
+use containerd_shim_protos::ttrpc::r#async::Server;
+use futures::stream;
+use rustix::pipe::PipeFlags;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
+
+use crate::cgroup::Hierarchies;
+use crate::content::Store;
+use crate::error::{Context, Error};
+use crate::events::Events;
+use crate::host::Host;
+use crate::reaper::Reaper;
+use crate::service::{Service, Shared};
+use crate::{log, role, sys};
+
+/// How long containerd may take to accept the last events.
+const FLUSH_BOUND: Duration = Duration::from_secs(3);
+
+pub(super) fn run(host: Host, flags: &Flags) -> Result<(), Error> {
+    // The process lives as long as its engine's description.
+    let host: &'static Host = Box::leak(Box::new(host));
+    let number = std::env::var(role::SERVER).ok().and_then(|number| number.parse().ok());
+    let number = number.ok_or_else(|| {
+        Error::invalid("this action is containerd's business: did you mean -v, -info or start?")
+    })?;
+    let listener = UnixListener::from(sys::inherited(number).context("take over the socket")?);
+    sys::disable_huge_pages();
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .context("become the parent of orphans")?;
+    let signals = sys::signal_fd().context("receive signals")?;
+    let log = log::open(std::path::Path::new("log"), flags.debug);
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the async runtime")?;
+    runtime.block_on(serve(host, flags, listener, signals, log))
+}
+
+async fn serve(
+    host: &'static Host,
+    flags: &Flags,
+    listener: UnixListener,
+    signals: OwnedFd,
+    log: Option<i32>,
+) -> Result<(), Error> {
+    let socket = listener.local_addr().ok().and_then(|a| a.as_pathname().map(ToOwned::to_owned));
+    let events = Events::new(&flags.namespace);
+    let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
+    tokio::spawn(Arc::clone(&events).deliver(address));
+    let reaper = Arc::new(Reaper::default());
+    let service = Service::new(Shared {
+        host,
+        events: Arc::clone(&events),
+        reaper: Arc::clone(&reaper),
+        hierarchies: Hierarchies::discover().context("find the control groups' hierarchies")?,
+        store: Store { address: flags.address.clone(), namespace: flags.namespace.clone() },
+        log,
+        alive: rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?,
+    });
+    let mut server = Server::new()
+        .add_listener(accept(listener).context("listen")?)
+        .register_service(service.registrations());
+    server.start().await.context("serve")?;
+    tracing::info!(id = flags.id, namespace = flags.namespace, "shim started");
+
+    let signals = sys::watch(signals).context("receive signals")?;
+    loop {
+        tokio::select! {
+            () = service.shut_down() => break,
+            signal = next_signal(&signals) => match signal.context("receive signals")? {
+                libc::SIGCHLD => reaper.collect(),
+                libc::SIGTERM | libc::SIGINT => {
+                    tracing::info!("told to end: ending every task first");
+                    let killed = service.kill_all();
+                    let collecting = async {
+                        while let Ok(signal) = next_signal(&signals).await {
+                            if signal == libc::SIGCHLD {
+                                reaper.collect();
+                            }
+                        }
+                    };
+                    tokio::select! { () = killed => {}, () = collecting => {} }
+                    break;
+                }
+                libc::SIGUSR1 => tracing::info!(?service, "state"),
+                _ => {}
+            },
+        }
+    }
+    events.flush(FLUSH_BOUND).await;
+    // The answer to `Shutdown` is on its way; containerd expects the connection to end after it.
+    let _ = tokio::time::timeout(Duration::from_secs(1), server.shutdown()).await;
+    if let Some(socket) = socket {
+        let _ = std::fs::remove_file(socket);
+    }
+    Ok(())
+}
+
+async fn next_signal(signals: &AsyncFd<OwnedFd>) -> io::Result<i32> {
+    signals
+        .async_io(tokio::io::Interest::READABLE, |signals| sys::read_signal(signals.as_fd()))
+        .await
+}
+
+/// Accepts connections of our own user only: the socket's mode says so too, but a descriptor of a
+/// connection can be handed on.
+fn accept(listener: UnixListener) -> io::Result<Listener> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    let own = rustix::process::geteuid().as_raw();
+    Ok(Listener::new(stream::unfold(listener, move |listener| async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) if is_peer(&stream, own) => return Some((Ok(stream), listener)),
+                Ok(_) => tracing::warn!("refused a connection of another user"),
+                // Out of descriptors, most likely: whoever wanted to connect will try again.
+                Err(error) => return Some((Err(error), listener)),
+            }
+        }
+    })))
+}
+
+fn is_peer(stream: &UnixStream, user: u32) -> bool {
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == user)
+}

@@ -1,0 +1,115 @@
+//! `start`: finds the shim process of a container's group, or starts one, and prints its address.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use containerd_shim::Flags;
+use containerd_shim::cgroup::set_cgroup_and_oom_score;
+use rustix::fs::FlockOperation;
+
+use super::bootstrap::Request;
+use super::print;
+use crate::bundle::{Bundle, group, write_atomically};
+use crate::error::{Context, Error};
+use crate::{cache, role, sys};
+
+/// The file with the address of the shim process, for containerd up to 1.7.
+pub(super) const ADDRESS_FILE: &str = "address";
+/// The file with the pid of the shim process, for people.
+const PID_FILE: &str = "shim.pid";
+
+pub(super) fn run(flags: &Flags) -> Result<(), Error> {
+    let request = Request::read(flags)?;
+    // containerd's working directory for this command is the bundle.
+    let directory = std::env::current_dir().context("find the bundle")?;
+    let bundle = Bundle::new(directory);
+    let spec = bundle.spec()?;
+    let group = group(spec.annotations().as_ref(), &flags.id);
+    let address = request.opts.socket_address(group);
+    let path = socket_path(&address);
+
+    if let Some(listener) = listen(&path)? {
+        let started = start_server(flags, &request, &listener);
+        if let Err(error) = started {
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
+        }
+    }
+    let file = bundle.directory().join(ADDRESS_FILE);
+    write_atomically(&file, address.as_bytes())
+        .with_context(|| format!("write {}", file.display()))?;
+    print(request.answer(&address)?)
+}
+
+/// The path of a socket's address.
+pub(super) fn socket_path(address: &str) -> PathBuf {
+    PathBuf::from(address.strip_prefix("unix://").unwrap_or(address))
+}
+
+/// Binds the group's socket; `None` if a live shim process has it.
+///
+/// The lock on the directory makes finding a dead socket, removing it and binding a new one a
+/// single step, or two commands at once could each start a process.
+fn listen(path: &Path) -> Result<Option<UnixListener>, Error> {
+    let cannot_listen = || format!("listen on {}", path.display());
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(directory)
+        .with_context(cannot_listen)?;
+    let lock = File::open(directory).with_context(cannot_listen)?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).with_context(cannot_listen)?;
+    match UnixStream::connect(path) {
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).with_context(cannot_listen)?;
+        }
+        Err(error) => return Err(error).with_context(cannot_listen),
+    }
+    let listener = UnixListener::bind(path).with_context(cannot_listen)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .with_context(cannot_listen)?;
+    Ok(Some(listener))
+}
+
+/// Starts the shim process, which inherits the listening socket: from here on it can be reached.
+fn start_server(flags: &Flags, request: &Request, listener: &UnixListener) -> Result<(), Error> {
+    sys::keep_over_exec(listener.as_fd()).context("pass on the socket")?;
+    let mut command = Command::new("/proc/self/exe");
+    let name = std::env::args_os().next().unwrap_or_default();
+    std::os::unix::process::CommandExt::arg0(&mut command, name);
+    command
+        .args(["-namespace", &flags.namespace, "-id", &flags.id])
+        .args(["-address", &request.opts.address])
+        .env_clear()
+        .env(role::SERVER, listener.as_raw_fd().to_string())
+        .env("TTRPC_ADDRESS", &request.opts.ttrpc_address)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if request.opts.debug {
+        command.arg("-debug");
+    }
+    if let Some(directory) = std::env::var_os(cache::DIRECTORY_VARIABLE) {
+        command.env(cache::DIRECTORY_VARIABLE, directory);
+    }
+    sys::new_session(&mut command);
+    let mut child = command.spawn().context("start the shim process")?;
+    let confined = set_cgroup_and_oom_score(child.id(), &request.options.shim_cgroup)
+        .context("confine the shim process")
+        .and_then(|()| {
+            write_atomically(Path::new(PID_FILE), child.id().to_string().as_bytes())
+                .context("write the pid of the shim process")
+        });
+    if confined.is_err() {
+        let _ = child.kill();
+    }
+    confined
+}

@@ -1,0 +1,283 @@
+//! The standard streams of a task, as containerd names them in `create`.
+//!
+//! The guest writes straight into the client's FIFO: nothing is copied, so nothing is lost when
+//! the shim is busy. For that the shim holds each FIFO open as well:
+//!
+//! - a read end of each output, so that a client that goes away, as containerd does when it is
+//!   restarted, breaks no pipe, and what was written last can still be read;
+//! - a write end of the input until `CloseIO`, so that the guest does not see its end early.
+//!
+//! No call here waits for the other side.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::fs::inotify;
+
+use crate::error::{Context, Error};
+use crate::sys;
+
+/// What the container's first process is given as its descriptors 0, 1 and 2.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    pub(crate) stdin: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+/// What the shim itself holds open while the task exists.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// The write end of the input FIFO, until `CloseIO`.
+    stdin: Option<OwnedFd>,
+    /// The read ends of the output FIFOs, which keep what was written until `Delete`.
+    outputs: Vec<OwnedFd>,
+    /// Output FIFOs that no client had open yet at `create`.
+    unseen: Vec<Unseen>,
+}
+
+/// An output FIFO that no client had open yet. A write end is held besides the read end: opening
+/// a FIFO for reading waits for a writer, and the guest may have come and gone by then.
+#[derive(Debug)]
+struct Unseen {
+    path: String,
+    keeper: OwnedFd,
+    writer: OwnedFd,
+}
+
+/// Opens the streams of a task. An empty path is `/dev/null`.
+///
+/// # Errors
+///
+/// `Invalid` or `NotSupported` for a path that cannot be used, naming it.
+pub(crate) fn open(stdin: &str, stdout: &str, stderr: &str) -> Result<(Streams, Held), Error> {
+    let mut held = Held::default();
+    let stdin = held.input(stdin)?;
+    let first = held.output(stdout)?;
+    let second = if stderr == stdout {
+        first.try_clone().context("duplicate the standard output")?
+    } else {
+        held.output(stderr)?
+    };
+    Ok((Streams { stdin, stdout: first, stderr: second }, held))
+}
+
+impl Held {
+    /// Lets the guest see the end of its input, once the client has closed its side too.
+    pub(crate) fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// The guest has ended: takes the outputs that no client may have opened, for
+    /// [`Waiting::opened`].
+    pub(crate) fn take_unseen(&mut self) -> Waiting {
+        Waiting(std::mem::take(&mut self.unseen))
+    }
+
+    fn input(&mut self, path: &str) -> Result<OwnedFd, Error> {
+        let Some(path) = plain(path)? else { return null() };
+        let cannot_open = || format!("open the standard input {path}");
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let reader = rustix::fs::open(path, flags, Mode::empty()).with_context(cannot_open)?;
+        if is_fifo(path) {
+            let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let writer = rustix::fs::open(path, flags, Mode::empty()).with_context(cannot_open)?;
+            self.stdin = Some(writer);
+        }
+        wait_on_io(&reader).with_context(cannot_open)?;
+        Ok(reader)
+    }
+
+    fn output(&mut self, path: &str) -> Result<OwnedFd, Error> {
+        if let Some(path) = path.strip_prefix("file://") {
+            return append(path).with_context(|| format!("open the output file {path}"));
+        }
+        let Some(path) = plain(path)? else { return null() };
+        let cannot_open = || format!("open the output {path}");
+        if !is_fifo(path) {
+            let file = OpenOptions::new().append(true).open(path).with_context(cannot_open)?;
+            return Ok(file.into());
+        }
+        let write = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let read = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let found = rustix::fs::open(path, write, Mode::empty());
+        let keeper = rustix::fs::open(path, read, Mode::empty()).with_context(cannot_open)?;
+        let writer = match found {
+            Ok(writer) => {
+                self.outputs.push(keeper);
+                writer
+            }
+            Err(rustix::io::Errno::NXIO) => {
+                // No client yet; with our own read end open this no longer fails.
+                let open = || rustix::fs::open(path, write, Mode::empty());
+                let guest = open().with_context(cannot_open)?;
+                let writer = open().with_context(cannot_open)?;
+                self.unseen.push(Unseen { path: path.to_owned(), keeper, writer });
+                guest
+            }
+            Err(error) => return Err(error).with_context(cannot_open),
+        };
+        wait_on_io(&writer).with_context(cannot_open)?;
+        Ok(writer)
+    }
+}
+
+/// Outputs of a guest that has ended, whose client may still be to come.
+#[derive(Debug)]
+pub(crate) struct Waiting(Vec<Unseen>);
+
+impl Waiting {
+    /// Ends when every output has been opened by a client, which then reads all that was written
+    /// and sees its end. Dropping this gives the output up.
+    pub(crate) async fn opened(self) {
+        for unseen in self.0 {
+            if let Err(error) = unseen.opened().await {
+                tracing::warn!(%error, "an output is closed before a client has opened it");
+            }
+        }
+    }
+}
+
+impl Unseen {
+    async fn opened(self) -> io::Result<()> {
+        // Nobody but the guest wrote, so nothing can break on a missing reader any more.
+        drop(self.keeper);
+        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+        let watch = inotify::init(flags)?;
+        inotify::add_watch(&watch, &self.path, inotify::WatchFlags::OPEN)?;
+        // Look only now, or a client could open the FIFO in between unnoticed.
+        if !has_reader(&self.writer)? {
+            let _ = sys::watch(watch)?.readable().await?;
+        }
+        Ok(())
+    }
+}
+
+/// A pipe without a reader is in an error state for its writer (`poll(2)`).
+fn has_reader(writer: &OwnedFd) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut wanted = [PollFd::new(writer, PollFlags::empty())];
+    poll(&mut wanted, Some(&Timespec::default()))?;
+    Ok(!wanted[0].revents().contains(PollFlags::ERR))
+}
+
+/// The path of a FIFO or file; `None` if the stream is not wanted.
+fn plain(path: &str) -> Result<Option<&str>, Error> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let path = path.strip_prefix("fifo://").unwrap_or(path);
+    if let Some((scheme, _)) = path.split_once("://") {
+        return Err(Error::NotSupported { operation: format!("a stream of scheme {scheme}") });
+    }
+    if !path.starts_with('/') {
+        return Err(Error::invalid(format!("the path of a stream is not absolute: {path}")));
+    }
+    Ok(Some(path))
+}
+
+fn null() -> Result<OwnedFd, Error> {
+    let file = OpenOptions::new().read(true).write(true).open("/dev/null");
+    Ok(file.context("open /dev/null")?.into())
+}
+
+fn append(path: &str) -> io::Result<OwnedFd> {
+    if let Some(parent) = Path::new(path).parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let file: File = OpenOptions::new().create(true).append(true).mode(0o644).open(path)?;
+    Ok(file.into())
+}
+
+fn is_fifo(path: &str) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
+}
+
+/// The guest's descriptors wait, as its program expects; only opening must not.
+fn wait_on_io(descriptor: impl AsFd) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(&descriptor)? - OFlags::NONBLOCK;
+    Ok(rustix::fs::fcntl_setfl(&descriptor, flags)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    fn fifo(directory: &tempfile::TempDir, name: &str) -> String {
+        let path = directory.path().join(name);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_client_that_comes_late_reads_all_and_sees_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = fifo(&directory, "out");
+        let (streams, mut held) = open("", &path, "").unwrap();
+        File::from(streams.stdout).write_all(b"last words").unwrap();
+        let waiting = held.take_unseen();
+        let client = std::thread::spawn(move || {
+            let mut text = String::new();
+            File::open(path).unwrap().read_to_string(&mut text).unwrap();
+            text
+        });
+        waiting.opened().await;
+        assert_eq!(client.join().unwrap(), "last words");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_was_there_first_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = fifo(&directory, "out");
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let _client = rustix::fs::open(path.as_str(), flags, Mode::empty()).unwrap();
+        let (_streams, mut held) = open("", &path, "").unwrap();
+        assert!(held.take_unseen().0.is_empty());
+    }
+
+    #[tokio::test]
+    async fn input_ends_only_after_close() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = fifo(&directory, "in");
+        let (streams, mut held) = open(&path, "", "").unwrap();
+        let mut client = OpenOptions::new().write(true).open(&path).unwrap();
+        client.write_all(b"typed").unwrap();
+        drop(client);
+        let mut guest = File::from(streams.stdin);
+        let mut buffer = [0; 5];
+        guest.read_exact(&mut buffer).unwrap();
+        held.close_stdin();
+        assert_eq!(guest.read(&mut buffer).unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn unknown_schemes_and_relative_paths_are_refused() {
+        let error = |path| open("", path, "").unwrap_err().to_string();
+        assert_eq!(error("binary:///x"), "a stream of scheme binary is not supported");
+        assert_eq!(error("out"), "the path of a stream is not absolute: out");
+    }
+
+    #[tokio::test]
+    async fn a_plain_file_is_appended_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log/out.txt");
+        let uri = format!("file://{}", path.display());
+        for word in ["a", "b"] {
+            let (streams, _held) = open("", &uri, &uri).unwrap();
+            File::from(streams.stderr).write_all(word.as_bytes()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "ab");
+    }
+}

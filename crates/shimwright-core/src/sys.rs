@@ -1,0 +1,396 @@
+//! Every `unsafe` block of this crate: system calls that have no safe wrapper.
+#![expect(unsafe_code, reason = "the one audited place for calls without a safe wrapper")]
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+
+/// Bytes that are either owned or a read-only private mapping of a file.
+#[derive(Debug)]
+pub(crate) enum Mapping {
+    Owned(Vec<u8>),
+    Mapped { address: *const u8, length: usize },
+}
+
+// SAFETY: the mapping is read-only for its whole life and is not tied to a thread.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps all of `file`. An empty file gives no bytes.
+    pub(crate) fn of_file(file: BorrowedFd<'_>) -> io::Result<Self> {
+        let length = usize::try_from(rustix::fs::fstat(file)?.st_size)
+            .map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        if length == 0 {
+            return Ok(Self::Owned(Vec::new()));
+        }
+        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing of ours.
+        let address = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                length,
+                rustix::mm::ProtFlags::READ,
+                rustix::mm::MapFlags::PRIVATE,
+                file,
+                0,
+            )?
+        };
+        Ok(Self::Mapped { address: address.cast::<u8>(), length })
+    }
+}
+
+impl From<Vec<u8>> for Mapping {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Owned(bytes)
+    }
+}
+
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            // SAFETY: `of_file` mapped `length` bytes at `address`, and only `drop` unmaps them.
+            // A file that shrinks meanwhile ends the process with SIGBUS; one that changes is
+            // still initialised memory, and what reads it validates it.
+            Self::Mapped { address, length } => unsafe {
+                std::slice::from_raw_parts(*address, *length)
+            },
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if let Self::Mapped { address, length } = self {
+            // SAFETY: the range was mapped by `of_file`, and no borrow of it outlives `self`.
+            // Unmapping a range that is ours cannot fail.
+            let _ = unsafe { rustix::mm::munmap(address.cast_mut().cast(), *length) };
+        }
+    }
+}
+
+/// An anonymous file in memory that [`seal`] can make read-only.
+pub(crate) fn sealable_memfd(name: &CStr) -> io::Result<File> {
+    let fd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    Ok(File::from(fd))
+}
+
+/// Forbids every further change of a [`sealable_memfd`].
+pub(crate) fn seal(file: impl AsFd) -> io::Result<()> {
+    let all = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    Ok(rustix::fs::fcntl_add_seals(file, all)?)
+}
+
+/// What [`fork`] returned into.
+pub(crate) enum Forked {
+    /// The process that called.
+    Parent,
+    /// The new process.
+    Child,
+}
+
+/// Clones this process.
+///
+/// Only for a process with a single thread: locks that another thread holds would stay locked in
+/// the child. The shim process keeps that rule, see `ARCHITECTURE.md`.
+pub(crate) fn fork() -> io::Result<Forked> {
+    // SAFETY: with one thread, the child starts from a consistent state and may run any code.
+    match unsafe { libc::fork() } {
+        0 => Ok(Forked::Child),
+        failed if failed < 0 => Err(io::Error::last_os_error()),
+        _ => Ok(Forked::Parent),
+    }
+}
+
+/// Ends this process at once: no destructors, no `atexit` handlers, nothing flushed.
+pub(crate) fn exit_now(status: u8) -> ! {
+    // SAFETY: `_exit` has no preconditions.
+    unsafe { libc::_exit(i32::from(status)) }
+}
+
+/// Closes every descriptor above standard error but these.
+pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
+    let mut keep: Vec<u32> = keep.iter().filter_map(|&fd| u32::try_from(fd).ok()).collect();
+    keep.sort_unstable();
+    keep.dedup();
+    let mut first = 3;
+    for last in keep.into_iter().filter(|&fd| fd >= 3).map(Some).chain([None]) {
+        let end = last.map_or(u32::MAX, |fd| fd - 1);
+        if first <= end {
+            // SAFETY: called in a freshly forked child, which leaves the owners of these
+            // descriptors behind: it ends with `exit_now` or `exec` and drops none of them.
+            if unsafe { libc::close_range(first, end, 0) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = last.map_or(u32::MAX, |fd| fd + 1);
+    }
+    Ok(())
+}
+
+/// Signals the shim process takes from a descriptor instead of a handler.
+const SHIM_SIGNALS: [i32; 6] =
+    [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1, libc::SIGPIPE];
+
+fn signal_set(signals: &[i32]) -> libc::sigset_t {
+    let mut set = std::mem::MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` initialises the set, and `sigaddset` is given that set and valid
+    // signal numbers.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for &signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        set.assume_init()
+    }
+}
+
+/// Blocks the shim's signals and returns a non-blocking descriptor from which they are read.
+pub(crate) fn signal_fd() -> io::Result<OwnedFd> {
+    let set = signal_set(&SHIM_SIGNALS);
+    // SAFETY: `set` is initialised; a null third argument is allowed.
+    let fd = unsafe {
+        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call above returned a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Reads the number of one pending signal from a [`signal_fd`].
+pub(crate) fn read_signal(fd: BorrowedFd<'_>) -> io::Result<i32> {
+    let mut info = [0_u8; size_of::<libc::signalfd_siginfo>()];
+    let length = rustix::io::read(fd, &mut info)?;
+    match info.first_chunk::<4>() {
+        Some(number) if length == info.len() => {
+            i32::try_from(u32::from_ne_bytes(*number)).map_err(io::Error::other)
+        }
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// Gives a child process the default signal mask and dispositions, so that nothing it executes
+/// inherits the shim's.
+pub(crate) fn reset_signals() -> io::Result<()> {
+    let none = signal_set(&[]);
+    // SAFETY: `none` is initialised; `SIG_DFL` is a valid disposition for `SIGPIPE`, which the
+    // Rust runtime ignores.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        if libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Ends the process with 128 + the signal's number. Async-signal-safe.
+extern "C" fn exit_on_signal(signal: i32) {
+    // SAFETY: `_exit` has no preconditions and may be called in a signal handler.
+    unsafe { libc::_exit(128 + signal) }
+}
+
+/// Makes the signals that end an ordinary process end this one too.
+///
+/// The runner is its container's PID 1, for which the kernel drops every signal whose
+/// disposition is the default one (`pid_namespaces(7)`). Handlers run between any two
+/// instructions, also those of a guest in a tight loop.
+pub(crate) fn end_on_signals() {
+    let signals = [
+        libc::SIGHUP,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGTERM,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGALRM,
+        libc::SIGVTALRM,
+        libc::SIGPROF,
+        libc::SIGXCPU,
+        libc::SIGXFSZ,
+        libc::SIGIO,
+        libc::SIGPWR,
+    ];
+    for signal in signals {
+        // SAFETY: the handler has the required signature and is async-signal-safe.
+        unsafe { libc::signal(signal, exit_on_signal as *const () as libc::sighandler_t) };
+    }
+}
+
+/// Lets `descriptor` survive the next `exec`.
+pub(crate) fn keep_over_exec(descriptor: impl AsFd) -> io::Result<()> {
+    Ok(rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty())?)
+}
+
+/// Takes ownership of a descriptor this process was started with.
+pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: `fcntl` with `F_GETFD` only inspects the number.
+    if number < 3 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: the descriptor is open, and the role that was handed its number is its only owner.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(fd)
+}
+
+/// Replaces this process by the program behind an open descriptor; returns only on failure.
+pub(crate) fn exec_fd(program: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> io::Error {
+    exec_at(program.as_raw_fd(), c"", libc::AT_EMPTY_PATH, args, env)
+}
+
+/// Replaces this process by the program at `path`; returns only on failure.
+pub(crate) fn exec_path(path: &CStr, args: &[CString], env: &[CString]) -> io::Error {
+    exec_at(libc::AT_FDCWD, path, 0, args, env)
+}
+
+fn exec_at(dir: RawFd, path: &CStr, flags: i32, args: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: both lists are null-terminated arrays of strings that outlive the call.
+    unsafe {
+        libc::syscall(libc::SYS_execveat, dir, path.as_ptr(), args.as_ptr(), env.as_ptr(), flags)
+    };
+    io::Error::last_os_error()
+}
+
+/// Waits for an exclusive lock of one byte of `file`, which ends with the open file description
+/// (`F_OFD_SETLKW` of `fcntl(2)`).
+pub(crate) fn lock_byte(file: BorrowedFd<'_>, offset: i64) -> io::Result<()> {
+    let lock = libc::flock {
+        l_type: libc::F_WRLCK as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: offset,
+        l_len: 1,
+        l_pid: 0,
+    };
+    loop {
+        // SAFETY: the descriptor is open and `lock` is a complete `struct flock`.
+        let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLKW, &raw const lock) };
+        if done == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Keeps the C library from loading name service modules out of the container's root, where the
+/// image could supply them: host names are looked up in `/etc/hosts` and by DNS only.
+pub(crate) fn built_in_name_lookup() {
+    unsafe extern "C" {
+        fn __nss_configure_lookup(database: *const libc::c_char, line: *const libc::c_char) -> i32;
+    }
+    // SAFETY: both arguments are C strings; glibc documents the call as safe before other
+    // name look-ups, and none has happened in this process.
+    unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
+}
+
+/// Forbids transparent huge pages for this process and its children: a small process that
+/// touches two bytes of its heap should not hold two megabytes.
+pub(crate) fn disable_huge_pages() {
+    // SAFETY: `PR_SET_THP_DISABLE` takes integers only. A kernel without it changes nothing.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+}
+
+/// Starts a command in a session of its own.
+pub(crate) fn new_session(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: `setsid` is async-signal-safe and touches no memory.
+    unsafe { command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?)) };
+}
+
+/// Runs `prepare` in the child between `fork` and `exec`.
+///
+/// `prepare` must only make system calls: the caller has a single thread, so allocating would be
+/// safe too, but nothing there needs it.
+pub(crate) fn prepare_child(
+    command: &mut std::process::Command,
+    prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: the caller keeps to system calls, as documented.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// Waits until a descriptor is readable: for a pidfd, until its process has ended.
+pub(crate) fn wait_readable(descriptor: impl AsFd, deadline: std::time::Instant) -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut wanted = [PollFd::new(&descriptor, PollFlags::IN)];
+        match poll(&mut wanted, Some(&left)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Undoes [`disable_huge_pages`] for a program that is not ours.
+pub(crate) fn allow_huge_pages() {
+    // SAFETY: `PR_SET_THP_DISABLE` takes integers only.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0) };
+}
+
+/// Whether the other end of a pipe has been closed.
+pub(crate) fn is_hung_up(pipe: impl AsFd) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut wanted = [PollFd::new(&pipe, PollFlags::empty())];
+    poll(&mut wanted, Some(&Timespec::default()))?;
+    Ok(wanted[0].revents().contains(PollFlags::HUP))
+}
+
+/// Moves this process, which has one thread, into new namespaces.
+pub(crate) fn unshare(flags: rustix::thread::UnshareFlags) -> io::Result<()> {
+    // SAFETY: descriptors are not unshared, so nothing another owner holds changes its meaning.
+    Ok(unsafe { rustix::thread::unshare_unsafe(flags)? })
+}
+
+/// Becomes an ordinary user and group, without supplementary groups; needs a single thread.
+pub(crate) fn become_user(id: u32) -> io::Result<()> {
+    let user = rustix::process::Uid::from_raw(id);
+    let group = rustix::process::Gid::from_raw(id);
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::thread::set_thread_res_gid(group, group, group)?;
+    Ok(rustix::thread::set_thread_res_uid(user, user, user)?)
+}
+
+/// Sends any signal, also 0 and real-time ones, to the process behind a handle.
+pub(crate) fn pidfd_send_signal(handle: impl AsFd, signal: i32) -> io::Result<()> {
+    // SAFETY: a null `siginfo` is allowed and nothing else is a pointer.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            handle.as_fd().as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has the async runtime watch a descriptor.
+pub(crate) fn watch(
+    descriptor: OwnedFd,
+) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and the
+    // watch owns it.
+    Ok(unsafe { tokio::io::unix::AsyncFd::register(descriptor) }?)
+}

@@ -1,0 +1,13 @@
+//! Writes every guest as `<name>.wasm` into the directory given as argument.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let directory = std::env::args_os().nth(1).ok_or("usage: export DIRECTORY")?;
+    let directory = PathBuf::from(directory);
+    for guest in shimwright_guests::ALL {
+        std::fs::write(directory.join(format!("{}.wasm", guest.name())), guest.wasm())?;
+    }
+    Ok(())
+}

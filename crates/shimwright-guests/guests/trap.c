@@ -1,0 +1,2 @@
+// Executes the `unreachable` instruction.
+int main(void) { __builtin_trap(); }

@@ -1,0 +1,146 @@
+//! Guest programs for tests, demonstrations and benchmarks: one behaviour each.
+//!
+//! A guest is built from a source in `guests/` when this crate is built. [`HELLO`] and the other
+//! constants name the result, [`ALL`] lists them, and the conformance suite has a case for each.
+//!
+//! ```
+//! use shimwright_guests::{HELLO, HELLO_COMPONENT};
+//!
+//! assert_eq!(HELLO.name(), "hello");
+//! assert!(HELLO.wasm().starts_with(b"\0asm\x01\0\0\0"));
+//! assert_eq!(HELLO_COMPONENT.name(), "hello.component");
+//! ```
+
+use std::fmt;
+
+/// A WebAssembly program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Guest {
+    name: &'static str,
+    wasm: &'static [u8],
+}
+
+impl Guest {
+    /// The name of its source file without extension; a component's has `.component` added.
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// The binary.
+    pub const fn wasm(self) -> &'static [u8] {
+        self.wasm
+    }
+}
+
+impl fmt::Debug for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Guest").field(&self.name).finish()
+    }
+}
+
+macro_rules! guests {
+    ($($(#[$doc:meta])* $constant:ident = $name:literal;)*) => {
+        $(
+            $(#[$doc])*
+            pub const $constant: Guest = Guest {
+                name: $name,
+                wasm: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".wasm")),
+            };
+        )*
+
+        /// Every guest.
+        pub const ALL: &[Guest] = &[$($constant),*];
+    };
+}
+
+guests! {
+    /// Prints its arguments, the program's name included, one per line.
+    ARGS = "args";
+    /// [`ARGS`] as a component.
+    ARGS_COMPONENT = "args.component";
+    /// Copies standard input to standard output, then prints `<end of input>`.
+    CAT = "cat";
+    /// [`CAT`] as a component.
+    CAT_COMPONENT = "cat.component";
+    /// Checks the clocks and the random numbers, then prints `fine`.
+    CLOCKS_RANDOM = "clocks-random";
+    /// Prints its environment, one variable per line.
+    ENV = "env";
+    /// [`ENV`] as a component.
+    ENV_COMPONENT = "env.component";
+    /// Tries to get out of its only preopen, `/data`, and prints `denied` if all attempts failed.
+    ESCAPE = "escape";
+    /// Exits with the code given as its argument.
+    EXIT_CODE = "exit-code";
+    /// [`EXIT_CODE`] as a component: every code but 0 is 1, as its adapter knows no other.
+    EXIT_CODE_COMPONENT = "exit-code.component";
+    /// A component that exits with 3 through `exit-with-code` of `wasi:cli/exit`.
+    EXIT_WITH_CODE_COMPONENT = "exit-with-code.component";
+    /// Writes, lists, renames and removes files in its preopen `/data`, where it doubles `in.txt`
+    /// into `out.txt`. Prints `done`.
+    FILES = "files";
+    /// [`FILES`] as a component.
+    FILES_COMPONENT = "files.component";
+    /// Prints `Hello from Wasm` and its arguments on one line: the sample and the benchmarks' guest.
+    HELLO = "hello";
+    /// [`HELLO`] as a component.
+    HELLO_COMPONENT = "hello.component";
+    /// Prints `ready`, then waits for ever without using the processor.
+    IDLE = "idle";
+    /// [`IDLE`] as a component.
+    IDLE_COMPONENT = "idle.component";
+    /// Writes to each page of as many MiB as its argument says, then prints `touched`.
+    MEMORY = "memory";
+    /// Imports a function that no host has.
+    MISSING_IMPORT = "missing-import";
+    /// Exports functions to be called by name, and no `_start`: `greet` prints `greetings`,
+    /// `state` prints whether `_initialize` was called, `answer` has a result and `add` has
+    /// parameters.
+    REACTOR = "reactor";
+    /// [`REACTOR`] as a component.
+    REACTOR_COMPONENT = "reactor.component";
+    /// Prints `spinning`, then uses the processor for ever without calling the host.
+    SPIN = "spin";
+    /// Recurses without end.
+    STACK_OVERFLOW = "stack-overflow";
+    /// Writes to standard output and standard error, neither ended by a new line.
+    STREAMS = "streams";
+    /// [`STREAMS`] as a component.
+    STREAMS_COMPONENT = "streams.component";
+    /// Executes the `unreachable` instruction.
+    TRAP = "trap";
+    /// [`TRAP`] as a component.
+    TRAP_COMPONENT = "trap.component";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_source_is_a_guest() {
+        for source in std::fs::read_dir("guests").unwrap() {
+            let path = source.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "wit") {
+                continue;
+            }
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            assert!(
+                ALL.iter().any(|guest| guest.name().split('.').next() == Some(name)),
+                "{name} is not in ALL"
+            );
+        }
+    }
+
+    #[test]
+    fn names_say_which_guests_are_components() {
+        for guest in ALL {
+            let expected: &[u8] = if guest.name().ends_with(".component") {
+                b"\0asm\x0d\0\x01\0"
+            } else {
+                b"\0asm\x01\0\0\0"
+            };
+            assert!(guest.wasm().starts_with(expected), "{guest:?}");
+        }
+    }
+}

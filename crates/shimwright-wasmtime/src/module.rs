@@ -1,0 +1,86 @@
+//! Core modules with WASI preview 1.
+
+use shimwright_core::{Artifact, BoxError, DEFAULT_FUNCTION, Exit, Precompiled, Workload};
+use wasmtime::{Engine, Func, Instance, InstancePre, Linker, Module, Store, Val};
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi::p1::{self, WasiP1Ctx};
+
+use crate::wasi;
+
+/// The function that prepares a module whose functions are called by name.
+const INITIALIZE: &str = "_initialize";
+
+/// Runs the workload's function, with `_initialize` before it if that is not a command's own.
+pub(crate) async fn run(engine: &Engine, workload: &Workload) -> Result<Exit, BoxError> {
+    let module = match workload.artifact() {
+        Artifact::Precompiled(precompiled) => load(engine, precompiled)?,
+        _ => Module::new(engine, workload.wasm()?)?,
+    };
+    check(&module, workload.function())?;
+    let linked = link(engine, &module)?;
+    let mut store = Store::new(engine, wasi::context(workload)?.build_p1());
+    Ok(match call(&linked, &mut store, workload.function()).await {
+        Ok(()) => Exit::Code(0),
+        Err(error) => wasi::exit(&error),
+    })
+}
+
+/// Maps a module that was compiled earlier.
+fn load(engine: &Engine, precompiled: &Precompiled) -> Result<Module, BoxError> {
+    let file = precompiled.file().try_clone()?;
+    #[expect(unsafe_code, reason = "the loader of native code; only `Precompiled` gets here")]
+    // SAFETY: the file must hold output of `Engine::precompile_module`, unchanged while mapped.
+    // `Precompiled` is made only of this engine's own output, and core keeps its file from being
+    // changed. Output of another version or for another machine is refused by Wasmtime.
+    let module = unsafe { Module::deserialize_open_file(engine, file) };
+    Ok(module?)
+}
+
+/// Says early, and without running anything, that the function cannot be called.
+fn check(module: &Module, function: &str) -> Result<(), BoxError> {
+    let Some(export) = module.get_export(function) else {
+        return Err(format!("the module exports no function `{function}`").into());
+    };
+    let Some(ty) = export.func() else {
+        return Err(format!("the module's export `{function}` is not a function").into());
+    };
+    match ty.params().len() {
+        0 => Ok(()),
+        n => Err(format!("the function `{function}` needs {n} parameters, but gets none").into()),
+    }
+}
+
+/// Finds the module's imports.
+fn link(engine: &Engine, module: &Module) -> wasmtime::Result<InstancePre<WasiP1Ctx>> {
+    let mut linker = Linker::new(engine);
+    p1::add_to_linker_async(&mut linker, |wasi| wasi)?;
+    // Wasmtime's own refuses codes above 125, yet exit(-1) is common and a container's to use.
+    linker.allow_shadowing(true).func_wrap(
+        "wasi_snapshot_preview1",
+        "proc_exit",
+        |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) },
+    )?;
+    linker.instantiate_pre(module)
+}
+
+async fn call(
+    linked: &InstancePre<WasiP1Ctx>,
+    store: &mut Store<WasiP1Ctx>,
+    name: &str,
+) -> wasmtime::Result<()> {
+    let instance = linked.instantiate_async(&mut *store).await?;
+    if name != DEFAULT_FUNCTION
+        && let Some(initialize) = function(&instance, store, INITIALIZE)
+    {
+        initialize.call_async(&mut *store, &[], &mut []).await?;
+    }
+    let Some(function) = function(&instance, store, name) else {
+        wasmtime::bail!("the module exports no function `{name}`");
+    };
+    let mut results = vec![Val::I32(0); function.ty(&*store).results().len()];
+    function.call_async(&mut *store, &[], &mut results).await
+}
+
+fn function(instance: &Instance, store: &mut Store<WasiP1Ctx>, name: &str) -> Option<Func> {
+    instance.get_func(store, name)
+}

@@ -1,0 +1,87 @@
+//! A workload as a WASI context, and the ways in which WASI ends one.
+
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+
+use shimwright_core::{BoxError, Exit, Workload};
+use tokio::io::AsyncWrite;
+use wasmtime::{Trap, WasmBacktrace};
+use wasmtime_wasi::cli::{self, OutputFile, StdoutStream};
+use wasmtime_wasi::p2::OutputStream;
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
+
+/// What the workload may see: its arguments, environment, preopens, standard streams and the
+/// container's network.
+pub(crate) fn context(workload: &Workload) -> Result<WasiCtxBuilder, BoxError> {
+    let mut wasi = WasiCtxBuilder::new();
+    wasi
+        // Nothing else would run meanwhile, and a thread for it would be a thread more.
+        .allow_blocking_current_thread(true)
+        .args(workload.args())
+        .envs(workload.env())
+        .inherit_stdin()
+        .stdout(Output::new(io::stdout())?)
+        .stderr(Output::new(io::stderr())?)
+        // The network namespace decides what can be reached.
+        .inherit_network()
+        .allow_ip_name_lookup(true);
+    for preopen in workload.preopens() {
+        // What can be written is decided by the mounts below it.
+        wasi.preopened_dir(preopen.host(), preopen.guest(), FsPerms::ReadWrite).map_err(
+            |error| format!("cannot open the directory {}: {error}", preopen.host().display()),
+        )?;
+    }
+    Ok(wasi)
+}
+
+/// How a guest ended that did not return.
+pub(crate) fn exit(error: &wasmtime::Error) -> Exit {
+    if let Some(I32Exit(code)) = error.downcast_ref() {
+        return Exit::Code(*code);
+    }
+    let reason = match error.downcast_ref::<Trap>() {
+        Some(trap) => trap.to_string(),
+        // An import that the guest called has failed for good, such as for a bad pointer.
+        None => error.root_cause().to_string(),
+    };
+    let function = error
+        .downcast_ref::<WasmBacktrace>()
+        .and_then(|backtrace| backtrace.frames().first()?.func_name());
+    Exit::Trap(match function {
+        Some(function) => format!("{reason} in function `{function}`"),
+        None => reason,
+    })
+}
+
+/// A standard stream that is written to at once, so that nothing is lost if the process ends by a
+/// signal.
+struct Output {
+    file: OutputFile,
+    terminal: bool,
+}
+
+impl Output {
+    fn new(stream: impl AsFd + IsTerminal) -> io::Result<Self> {
+        Ok(Self {
+            terminal: stream.is_terminal(),
+            file: OutputFile::new(File::from(stream.as_fd().try_clone_to_owned()?)),
+        })
+    }
+}
+
+impl cli::IsTerminal for Output {
+    fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+}
+
+impl StdoutStream for Output {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        self.file.async_stream()
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        self.file.p2_stream()
+    }
+}

@@ -1,0 +1,78 @@
+//! Running cargo, always in the release profile: the engines are compiled once.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::error::{Context, Result, ensure, error};
+use crate::process::{self, Process};
+
+/// Long enough for a cold build on a slow machine; a build that takes longer hangs.
+pub(crate) const BUILD_DEADLINE: Duration = Duration::from_secs(90 * 60);
+
+/// The shims that the tests run, by the name of their executable.
+pub(crate) const SHIMS: [&str; 2] = ["containerd-shim-wasmtime-v1", "containerd-shim-wasmi-v1"];
+
+/// The directory of the workspace's `Cargo.toml`.
+pub(crate) fn workspace_root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+}
+
+/// The cargo that runs us.
+pub(crate) fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(workspace_root());
+    // What `cargo run` sets for us would make build scripts run again.
+    for name in [
+        "CARGO_MANIFEST_DIR",
+        "CARGO_MANIFEST_PATH",
+        "CARGO_PKG_NAME",
+        "CARGO_PKG_VERSION",
+    ] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Builds the executables called `names` and returns the directory that holds them.
+///
+/// `--workspace` makes cargo choose the same features of shared dependencies as for the tests, so
+/// that nothing is compiled twice.
+pub(crate) fn build_binaries(names: &[&str]) -> Result<PathBuf> {
+    let mut args = vec!["build", "--release", "--workspace"];
+    args.extend(names.iter().flat_map(|name| ["--bin", name]));
+    directory_of(names, &build(&args)?)
+}
+
+/// The one directory that holds the executables called `names`.
+pub(crate) fn directory_of(names: &[&str], built: &[PathBuf]) -> Result<PathBuf> {
+    let mut directory = None;
+    for name in names {
+        let path = built
+            .iter()
+            .find(|path| path.file_name().is_some_and(|file| file == *name));
+        let path = path.ok_or_else(|| error!("cargo has not built {name}"))?;
+        directory = path.parent().map(Path::to_path_buf);
+    }
+    directory.ok_or_else(|| error!("there is nothing to build"))
+}
+
+/// Builds, with cargo's progress on the terminal, and returns the executables.
+pub(crate) fn build(args: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut command = cargo(args);
+    command
+        .arg("--message-format=json-render-diagnostics")
+        .stdout(Stdio::piped());
+    let what = process::describe(&command);
+    let finished = Process::spawn_as_is(command)?.finish(BUILD_DEADLINE)?;
+    ensure!(finished.code == 0, "`{what}` ended with {}", finished.code);
+    let mut executables = Vec::new();
+    for line in finished.stdout.lines() {
+        let message: serde_json::Value =
+            serde_json::from_str(line).context("read cargo's messages")?;
+        executables.extend(message["executable"].as_str().map(PathBuf::from));
+    }
+    Ok(executables)
+}

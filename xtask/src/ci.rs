@@ -1,0 +1,39 @@
+//! `cargo xtask ci`: everything `.ci/run` does, in its order.
+
+use std::process::{Command, ExitCode};
+
+use crate::cargo::{self, BUILD_DEADLINE};
+use crate::debian;
+use crate::error::Result;
+use crate::process;
+use crate::{test, tidy};
+
+pub(crate) fn main() -> Result<ExitCode> {
+    debian::require_root("ci")?;
+    debian::install_missing()?;
+    step("format", cargo::cargo(&["fmt", "--all", "--check"]))?;
+    // The profile of the tests, so that build scripts and procedural macros are compiled once.
+    let clippy = [
+        "clippy",
+        "--release",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    step("lints", cargo::cargo(&clippy))?;
+    let mut doc = cargo::cargo(&["doc", "--release", "--workspace", "--no-deps"]);
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    step("documentation", doc)?;
+    println!("==> tidy");
+    if tidy::main()? != ExitCode::SUCCESS {
+        return Ok(ExitCode::FAILURE);
+    }
+    test::main(&[])
+}
+
+fn step(name: &str, command: Command) -> Result<()> {
+    println!("==> {name}");
+    process::show(command, BUILD_DEADLINE)
+}

@@ -1,0 +1,351 @@
+//! A private containerd: unpacked from a Debian archive, with directories and a socket of its own.
+
+use std::fs::{self, File};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::debian;
+use crate::error::{Context, Result, ensure, error};
+use crate::image::{Image, Platform};
+use crate::leak::Ground;
+use crate::process::{self, Finished, Process};
+
+/// For commands that only ask the daemon.
+pub(crate) const SHORT: Duration = Duration::from_secs(20);
+/// For commands that run a container or unpack an image.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// The versions of containerd we are tested with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Release {
+    V1_6,
+    V1_7,
+    V2,
+}
+
+impl Release {
+    pub(crate) const ALL: [Self; 3] = [Self::V1_6, Self::V1_7, Self::V2];
+
+    /// `1.6`, `1.7`, or any `2.` something.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        match text {
+            "1.6" => Ok(Self::V1_6),
+            "1.7" => Ok(Self::V1_7),
+            _ if text == "2" || text.starts_with("2.") => Ok(Self::V2),
+            _ => Err(error!(
+                "there is no containerd `{text}` here: choose 1.6, 1.7 or 2.x"
+            )),
+        }
+    }
+
+    /// Whether it can unpack images whose layer is the program itself.
+    pub(crate) fn has_wasm_layers(self) -> bool {
+        self >= Self::V1_7
+    }
+
+    /// What its version starts with.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::V1_6 => "1.6.",
+            Self::V1_7 => "1.7.",
+            Self::V2 => "2.",
+        }
+    }
+
+    /// The Debian suite that has it.
+    fn suite(self) -> &'static str {
+        match self {
+            Self::V1_6 => "bookworm",
+            Self::V1_7 => "trixie",
+            Self::V2 => "sid",
+        }
+    }
+}
+
+impl std::fmt::Display for Release {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::V1_6 => "1.6",
+            Self::V1_7 => "1.7",
+            Self::V2 => "2.x",
+        })
+    }
+}
+
+/// The directory with the executables of a release, downloaded if need be.
+pub(crate) fn binaries(release: Release) -> Result<PathBuf> {
+    // One list per suite: asking for another one would download everything again.
+    let directory = match release {
+        Release::V1_6 => tools()?,
+        Release::V1_7 | Release::V2 => debian::unpack(release.suite(), &["containerd"])?,
+    };
+    let directory = directory.join("usr/bin");
+    let mut command = Command::new(directory.join("containerd"));
+    command.arg("--version");
+    let version = process::run(command, SHORT)?.success()?;
+    let number = version
+        .split(' ')
+        .nth(2)
+        .unwrap_or_default()
+        .trim_start_matches('v');
+    ensure!(
+        number.starts_with(release.prefix()),
+        "Debian {} no longer has containerd {release}, but {number}",
+        release.suite()
+    );
+    Ok(directory)
+}
+
+/// Other programs that tests and benchmarks use: `usr/bin/crun`, `usr/sbin/runc`, `bin/busybox`.
+pub(crate) fn tools() -> Result<PathBuf> {
+    debian::unpack(
+        Release::V1_6.suite(),
+        &["containerd", "busybox-static", "crun", "runc"],
+    )
+}
+
+/// A running containerd that disappears, with everything it started, when dropped.
+pub(crate) struct Containerd {
+    release: Release,
+    binaries: PathBuf,
+    path: String,
+    namespace: String,
+    snapshotter: &'static str,
+    ground: Ground,
+    daemon: Option<Process>,
+    // Last, because a directory can only be removed when nothing is mounted in it.
+    directory: tempfile::TempDir,
+}
+
+impl Containerd {
+    /// Starts a containerd that finds shims in `shims`, in order of preference.
+    pub(crate) fn start(release: Release, shims: &[&Path]) -> Result<Self> {
+        debian::require_root("containerd")?;
+        crate::leak::adopt_orphans()?;
+        let binaries = binaries(release)?;
+        let directory = tempfile::Builder::new().prefix("shimwright-").tempdir()?;
+        let mut path: Vec<_> = shims
+            .iter()
+            .map(|shim| shim.display().to_string())
+            .collect();
+        path.push(binaries.display().to_string());
+        path.extend(["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(str::to_owned));
+        // It names the cgroups of the containers, so it must be nobody else's. Letters and digits
+        // of the directory's name are unique on this machine.
+        let namespace = directory
+            .path()
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
+        let namespace = namespace.replace('_', "");
+        let mut containerd = Self {
+            release,
+            binaries,
+            path: path.join(":"),
+            ground: Ground::survey(directory.path(), &namespace),
+            namespace,
+            snapshotter: snapshotter(directory.path())?,
+            daemon: None,
+            directory,
+        };
+        containerd.configure()?;
+        containerd.launch()?;
+        Ok(containerd)
+    }
+
+    pub(crate) fn release(&self) -> Release {
+        self.release
+    }
+
+    pub(crate) fn ground(&self) -> &Ground {
+        &self.ground
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// `ctr` connected to this containerd.
+    pub(crate) fn ctr(&self) -> Command {
+        let mut ctr = Command::new(self.binaries.join("ctr"));
+        ctr.arg("--address")
+            .arg(self.socket())
+            .args(["--namespace", &self.namespace]);
+        ctr.env("TMPDIR", self.directory().join("tmp"));
+        ctr
+    }
+
+    /// Runs `ctr` with a deadline for commands that do not run a container.
+    pub(crate) fn ask(&self, args: &[&str]) -> Result<Finished> {
+        let mut ctr = self.ctr();
+        ctr.args(args);
+        process::run(ctr, SHORT)
+    }
+
+    /// Brings an image into containerd's store.
+    pub(crate) fn import(&self, image: &Image) -> Result<()> {
+        let archive = self.directory().join("image.tar");
+        image.write(&archive)?;
+        let mut ctr = self.ctr();
+        ctr.args(["image", "import", "--snapshotter", self.snapshotter]);
+        if image.platform == Platform::Wasm {
+            ctr.args(["--platform", "wasi/wasm"]);
+            // The transfer service of 2.x unpacks only for platforms named in its configuration.
+            if self.release >= Release::V2 {
+                ctr.arg("--local");
+            }
+        }
+        ctr.arg(&archive);
+        process::run(ctr, LONG)?.success()?;
+        fs::remove_file(archive)?;
+        Ok(())
+    }
+
+    /// `ctr run` with the snapshotter that works here; options, image, id and arguments follow.
+    pub(crate) fn ctr_run(&self, runtime: &str) -> Command {
+        let mut ctr = self.ctr();
+        ctr.args([
+            "run",
+            "--snapshotter",
+            self.snapshotter,
+            "--runtime",
+            runtime,
+        ]);
+        ctr.arg("--fifo-dir").arg(self.directory().join("fifo"));
+        ctr
+    }
+
+    /// Ends the daemon alone, at once. Shims and guests live on.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.signal(Signal::KILL)?;
+            daemon.finish(SHORT)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the daemon after [`Self::kill`], with the directories it had before.
+    pub(crate) fn relaunch(&mut self) -> Result<()> {
+        self.launch()
+    }
+
+    /// What the daemon has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.directory().join("containerd.log")).unwrap_or_default()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory().join("containerd.sock")
+    }
+
+    fn configure(&self) -> Result<()> {
+        let directory = self.directory();
+        for name in ["root", "state", "tmp", "opt", "shim-cache"] {
+            fs::create_dir(directory.join(name))?;
+        }
+        let at = |name: &str| directory.join(name).display().to_string();
+        // What is disabled is for Kubernetes, or reaches out of our directory.
+        let config = format!(
+            r#"version = 2
+root = "{root}"
+state = "{state}"
+disabled_plugins = [
+  "io.containerd.grpc.v1.cri",
+  "io.containerd.cri.v1.images",
+  "io.containerd.cri.v1.runtime",
+  "io.containerd.nri.v1.nri",
+  "io.containerd.podsandbox.controller.v1.podsandbox",
+  "io.containerd.sandbox.controller.v1.podsandbox",
+  "io.containerd.internal.v1.tracing",
+  "io.containerd.tracing.processor.v1.otlp",
+  "io.containerd.snapshotter.v1.aufs",
+  "io.containerd.snapshotter.v1.blockfile",
+  "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.erofs",
+  "io.containerd.snapshotter.v1.zfs",
+]
+
+[grpc]
+  address = "{socket}"
+
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{opt}"
+"#,
+            root = at("root"),
+            state = at("state"),
+            socket = self.socket().display(),
+            opt = at("opt"),
+        );
+        Ok(fs::write(directory.join("config.toml"), config)?)
+    }
+
+    fn launch(&mut self) -> Result<()> {
+        let directory = self.directory().to_owned();
+        let log = File::options()
+            .append(true)
+            .create(true)
+            .open(directory.join("containerd.log"))?;
+        let notify = directory.join("notify.sock");
+        let _ = fs::remove_file(&notify);
+        let ready = UnixDatagram::bind(&notify)?;
+        let mut command = Command::new(self.binaries.join("containerd"));
+        command.arg("--config").arg(directory.join("config.toml"));
+        command
+            .env("PATH", &self.path)
+            .env("TMPDIR", directory.join("tmp"));
+        // As under systemd: containerd says there when it is ready.
+        command.env("NOTIFY_SOCKET", &notify);
+        command.env("SHIMWRIGHT_CACHE_DIR", directory.join("shim-cache"));
+        command.stdout(log.try_clone()?).stderr(log);
+        let daemon = Process::spawn_as_is(command)?;
+        await_ready(&ready).map_err(|err| {
+            error!(
+                "containerd {} does not start: {err}\n{}",
+                self.release,
+                self.log()
+            )
+        })?;
+        self.daemon = Some(daemon);
+        Ok(())
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        self.daemon = None;
+        self.ground.sweep();
+    }
+}
+
+/// Waits for `READY=1`, in slices so that an interrupt is noticed.
+fn await_ready(socket: &UnixDatagram) -> Result<()> {
+    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let end = Instant::now() + LONG;
+    let mut message = [0; 256];
+    while Instant::now() < end {
+        process::check_interrupt()?;
+        if let Ok(length) = socket.recv(&mut message)
+            && message[..length].starts_with(b"READY=1")
+        {
+            return Ok(());
+        }
+    }
+    Err(error!("not ready within {LONG:?}"))
+}
+
+/// overlayfs cannot be stacked on itself, as it would be in a container with such a root.
+fn snapshotter(directory: &Path) -> Result<&'static str> {
+    const OVERLAYFS: i64 = 0x794c_7630;
+    let doing = format!("examine the file system of {}", directory.display());
+    let stat = rustix::fs::statfs(directory).context(doing)?;
+    Ok(if stat.f_type == OVERLAYFS {
+        "native"
+    } else {
+        "overlayfs"
+    })
+}

@@ -1,0 +1,288 @@
+//! Debian packages: those the machine lacks, and those unpacked into a cache without installing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::error::{Context, Result, ensure, error};
+use crate::process;
+
+const DOWNLOAD_DEADLINE: Duration = Duration::from_secs(20 * 60);
+const QUERY_DEADLINE: Duration = Duration::from_secs(60);
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// What building and testing need; the compiler's runtime library comes on top.
+const PACKAGES: [&str; 10] = [
+    "ca-certificates",
+    "clang",
+    "debian-archive-keyring",
+    "gcc",
+    "libc6-dev",
+    "libprotobuf-dev",
+    "libseccomp-dev",
+    "lld",
+    "protobuf-compiler",
+    "wasi-libc",
+];
+
+/// Installs what is missing, and nothing else.
+pub(crate) fn install_missing() -> Result<()> {
+    ensure!(
+        Path::new("/usr/bin/apt-get").exists(),
+        "this command installs packages on Debian 12 and 13 only; elsewhere install clang with lld, \
+         a WASI libc, protoc and a static libseccomp yourself"
+    );
+    let mut missing = missing_of(&PACKAGES.map(str::to_owned))?;
+    if missing.iter().all(|package| package != "clang") {
+        missing.extend(missing_of(&[compiler_runtime()?])?);
+        if missing.is_empty() {
+            println!("==> all Debian packages are there");
+            return Ok(());
+        }
+    }
+    let remedy = format!(
+        "as root: apt-get update && apt-get install {}",
+        missing.join(" ")
+    );
+    ensure!(
+        is_root(),
+        "packages are missing and installing them needs root; {remedy}"
+    );
+    println!("==> installing {}", missing.join(" "));
+    if install(&missing).is_err() {
+        // The lists are absent or older than the archive: that is the only reason to update them.
+        update().and_then(|()| install(&missing)).map_err(|err| {
+            error!("cannot install packages; is the machine online? Try {remedy}\n{err}")
+        })?;
+    }
+    // Which version the runtime library must have is known only after clang is there.
+    let runtime = missing_of(&[compiler_runtime()?])?;
+    if runtime.is_empty() {
+        Ok(())
+    } else {
+        install(&runtime)
+    }
+}
+
+/// Whether this process may install packages, mount, and start containerd.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Fails with the remedy unless run by root.
+pub(crate) fn require_root(what: &str) -> Result<()> {
+    ensure!(
+        is_root(),
+        "{what} needs root, for it starts containers: run it in a root shell (`sudo -s`), or with \
+         `sudo env \"PATH=$PATH\" cargo xtask ...`"
+    );
+    Ok(())
+}
+
+/// The packages of `wanted` that are not installed.
+fn missing_of(wanted: &[String]) -> Result<Vec<String>> {
+    let mut query = Command::new("dpkg-query");
+    query
+        .args(["--show", "--showformat", "${db:Status-Status} ${Package}\n"])
+        .args(wanted);
+    // It also fails because of packages it does not know, which is what we ask about.
+    let known = process::run(query, QUERY_DEADLINE)?.stdout;
+    let installed = |package: &String| {
+        known
+            .lines()
+            .any(|line| line.strip_prefix("installed ") == Some(package))
+    };
+    Ok(wanted
+        .iter()
+        .filter(|package| !installed(package))
+        .cloned()
+        .collect())
+}
+
+/// The package of compiler-rt for WebAssembly, which must match clang's major version.
+fn compiler_runtime() -> Result<String> {
+    let mut query = Command::new("dpkg-query");
+    query.args(["--show", "--showformat", "${Depends}", "clang"]);
+    let depends = process::run(query, QUERY_DEADLINE)?.success()?;
+    let major = depends
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+        .find_map(|word| word.strip_prefix("clang-"))
+        .ok_or_else(|| error!("cannot tell clang's version from its dependencies `{depends}`"))?;
+    Ok(format!("libclang-rt-{major}-dev-wasm32"))
+}
+
+fn install(packages: &[String]) -> Result<()> {
+    let mut apt = Command::new("apt-get");
+    apt.args(["install", "--yes", "-qq", "--no-install-recommends"])
+        .args(packages);
+    apt.env("DEBIAN_FRONTEND", "noninteractive");
+    process::show(apt, DOWNLOAD_DEADLINE)
+}
+
+fn update() -> Result<()> {
+    let mut apt = Command::new("apt-get");
+    apt.args(["update", "-qq"]);
+    process::show(apt, DOWNLOAD_DEADLINE)
+}
+
+/// Where downloads and builds are kept between runs.
+pub(crate) fn cache() -> Result<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty());
+    let base = base
+        .map(PathBuf::from)
+        .or_else(|| Some(std::env::home_dir()?.join(".cache")));
+    Ok(base
+        .ok_or_else(|| error!("neither XDG_CACHE_HOME nor HOME is set"))?
+        .join("shimwright"))
+}
+
+/// Unpacks packages of a Debian suite into the cache, without installing them, and returns the
+/// directory. apt verifies the archive's signature.
+pub(crate) fn unpack(suite: &str, packages: &[&str]) -> Result<PathBuf> {
+    let target = cache()?.join("containerd").join(suite);
+    let manifest = target.join("PACKAGES");
+    let unpacked = fs::read_to_string(&manifest).unwrap_or_default();
+    let has = |package: &&str| {
+        unpacked
+            .lines()
+            .any(|line| line.split('_').next() == Some(package))
+    };
+    if packages.iter().all(has) {
+        return Ok(target);
+    }
+    println!("==> downloading {} of Debian {suite}", packages.join(", "));
+    fs::create_dir_all(&target).context(format_args!("create {}", target.display()))?;
+    let apt = PrivateApt::new(suite)?;
+    apt.update()?;
+    let archives = apt.download(packages)?;
+    let mut lines = Vec::new();
+    for archive in &archives {
+        let mut dpkg = Command::new("dpkg-deb");
+        dpkg.arg("--extract").arg(archive).arg(&target);
+        process::run(dpkg, DOWNLOAD_DEADLINE)?.success()?;
+        lines.extend(
+            archive
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned()),
+        );
+    }
+    // Written last: a directory without it was interrupted and is filled again.
+    fs::write(&manifest, lines.join("\n")).context(format_args!("write {}", manifest.display()))?;
+    Ok(target)
+}
+
+/// apt with lists, cache and sources of its own, beside the machine's settings for the network.
+struct PrivateApt {
+    directory: tempfile::TempDir,
+    suite: String,
+}
+
+impl PrivateApt {
+    fn new(suite: &str) -> Result<Self> {
+        ensure!(
+            Path::new(KEYRING).exists(),
+            "{KEYRING} is missing: install the package debian-archive-keyring"
+        );
+        let directory = tempfile::Builder::new()
+            .prefix("shimwright-apt-")
+            .tempdir()?;
+        for name in ["lists/partial", "archives/partial", "cache"] {
+            fs::create_dir_all(directory.path().join(name))?;
+        }
+        fs::write(directory.path().join("status"), "")?;
+        let source = format!("deb [signed-by={KEYRING}] {} {suite} main\n", mirror()?);
+        fs::write(directory.path().join("sources.list"), source)?;
+        Ok(Self {
+            directory,
+            suite: suite.to_owned(),
+        })
+    }
+
+    fn update(&self) -> Result<()> {
+        let mut apt = self.apt();
+        apt.args(["-qq", "update"]);
+        process::run(apt, DOWNLOAD_DEADLINE)?
+            .success()
+            .context(format_args!(
+                "get the package lists of Debian {}; is the machine online?",
+                self.suite
+            ))?;
+        Ok(())
+    }
+
+    fn download(&self, packages: &[&str]) -> Result<Vec<PathBuf>> {
+        let archives = self.directory.path().join("archives");
+        let mut apt = self.apt();
+        apt.args(["-qq", "download"])
+            .args(packages)
+            .current_dir(&archives);
+        process::run(apt, DOWNLOAD_DEADLINE)?.success()?;
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&archives)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "deb") {
+                found.push(path);
+            }
+        }
+        ensure!(
+            found.len() >= packages.len(),
+            "apt-get has not downloaded {packages:?}"
+        );
+        found.sort();
+        Ok(found)
+    }
+
+    fn apt(&self) -> Command {
+        let own = |name: &str| self.directory.path().join(name).display().to_string();
+        let options = [
+            ("Dir::Etc::SourceList", own("sources.list")),
+            ("Dir::Etc::SourceParts", "/dev/null".to_owned()),
+            ("Dir::Etc::Preferences", "/dev/null".to_owned()),
+            ("Dir::Etc::PreferencesParts", "/dev/null".to_owned()),
+            ("Dir::State", own("")),
+            ("Dir::State::Lists", own("lists")),
+            ("Dir::State::status", own("status")),
+            ("Dir::Cache", own("cache")),
+            ("Dir::Cache::archives", own("archives")),
+            // The sandbox user of apt may not read our directory.
+            ("APT::Sandbox::User", "root".to_owned()),
+            // A mirror that lags behind sid serves a release file that has expired; its signature
+            // is verified all the same.
+            (
+                "Acquire::Check-Valid-Until",
+                (self.suite != "sid").to_string(),
+            ),
+            ("Acquire::Retries", "3".to_owned()),
+        ];
+        let mut apt = Command::new("apt-get");
+        for (name, value) in options {
+            apt.arg("-o").arg(format!("{name}={value}"));
+        }
+        apt
+    }
+}
+
+/// The Debian archive that this machine itself uses.
+fn mirror() -> Result<String> {
+    let ask = || -> Result<Option<String>> {
+        let mut apt = Command::new("apt-get");
+        apt.args([
+            "indextargets",
+            "--format",
+            "$(LABEL) $(REPO_URI)",
+            "Created-By: Packages",
+        ]);
+        let targets = process::run(apt, QUERY_DEADLINE)?.success()?;
+        Ok(targets
+            .lines()
+            .find_map(|line| line.strip_prefix("Debian "))
+            .map(str::to_owned))
+    };
+    if let Some(mirror) = ask()? {
+        return Ok(mirror);
+    }
+    // The label is known only after the lists have been fetched once.
+    update()?;
+    ask()?.ok_or_else(|| error!("there is no Debian archive among this machine's apt sources"))
+}

@@ -1,0 +1,92 @@
+//! `cargo xtask demo`: a WebAssembly program under containerd, on a machine that has neither.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use crate::cargo::{self, SHIMS};
+use crate::containerd::{Containerd, Release};
+use crate::debian;
+use crate::e2e;
+use crate::error::{Context, Result};
+use crate::image::{Entry, Image};
+use crate::process;
+
+const IMAGE: &str = "demo.invalid/app:1";
+const ID: &str = "demo";
+
+/// A server may be watched for a while; Ctrl-C ends it sooner.
+const DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
+
+pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+    debian::require_root("demo")?;
+    let (app, args) = match args.split_first() {
+        Some((path, args)) => (Some(PathBuf::from(path)), args),
+        None => (None, args),
+    };
+    // Before a long build, because the path may be mistyped.
+    let wasm = app.as_ref().map(|path| read(path)).transpose()?;
+
+    debian::install_missing()?;
+    println!("==> building {}", SHIMS[0]);
+    let shims = cargo::build_binaries(&SHIMS[..1])?;
+    let (name, wasm) = match (app, wasm) {
+        (Some(path), Some(wasm)) => (
+            path.file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            wasm,
+        ),
+        _ => ("hello.wasm".to_owned(), sample()?),
+    };
+
+    println!("==> starting a containerd of our own");
+    let containerd = Containerd::start(Release::V1_7, &[&shims])?;
+    println!("==> packing {name} into an image");
+    let entrypoint = format!("/{name}");
+    containerd.import(&Image::of_files(
+        IMAGE,
+        &[entrypoint.as_str()],
+        vec![Entry::file(name.as_str(), wasm)],
+    ))?;
+
+    let mut ctr = containerd.ctr_run("io.containerd.wasmtime.v1");
+    ctr.args(["--rm", IMAGE, ID]);
+    if !args.is_empty() {
+        ctr.arg(&entrypoint).args(args);
+    }
+    println!("==> ctr run --rm --runtime=io.containerd.wasmtime.v1 {IMAGE} {ID}\n");
+    let begin = Instant::now();
+    let code = process::Process::spawn_as_is(ctr)?.finish(DEADLINE)?.code;
+    let milliseconds = begin.elapsed().as_millis();
+    println!("\n==> {name} ended with exit code {code} after {milliseconds} ms");
+    println!("==> stopping containerd and removing everything it made");
+    let ground_is_clean = containerd.ground().await_clean(Duration::from_secs(5));
+    drop(containerd);
+    ground_is_clean?;
+    println!(
+        "\n\
+         What to try next:\n  \
+         cargo xtask demo your.wasm one two    a program of yours, with arguments\n  \
+         cargo xtask test                      every test there is\n  \
+         docs/operations.md                    the shim on your own containerd or Kubernetes"
+    );
+    Ok(if code == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).context(format_args!("read {}", path.display()))
+}
+
+/// The guest `hello` of our tests.
+fn sample() -> Result<Vec<u8>> {
+    println!("==> building the sample program");
+    let directory = tempfile::tempdir()?;
+    e2e::export_guests(directory.path())?;
+    read(&directory.path().join("hello.wasm"))
+}

@@ -1,0 +1,339 @@
+//! What every case stands on: a containerd with our images, and a short way to run containers.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::containerd::{Containerd, LONG, SHORT};
+use crate::error::{Context, Result, ensure, error};
+use crate::image::{Entry, Image, Platform};
+use crate::process::{self, Finished, Process};
+
+/// A root file system with every guest at `/<name>.wasm`.
+pub(super) const GUESTS: &str = "e2e.invalid/guests:1";
+/// The same for the platform `wasi/wasm`.
+pub(super) const GUESTS_WASI: &str = "e2e.invalid/guests-wasi:1";
+/// The same with a user.
+pub(super) const GUESTS_USER: &str = "e2e.invalid/guests-user:1";
+/// Images that are nothing but a program.
+pub(super) const LAYER_MODULE: &str = "e2e.invalid/layer-module:1";
+pub(super) const LAYER_COMPONENT: &str = "e2e.invalid/layer-component:1";
+/// busybox, and an environment.
+pub(super) const LINUX: &str = "e2e.invalid/linux:1";
+pub(super) const LINUX_ENV: [&str; 2] = ["PATH=/bin", "FROM_IMAGE=yes"];
+
+/// Nobody's, so that it shows when somebody else's is used.
+pub(super) const USER: &str = "65533:65533";
+
+/// One containerd, and what the cases need to know.
+pub(super) struct Stage {
+    containerd: Containerd,
+    runtime: String,
+    runs_wasm: bool,
+    case: &'static str,
+    started: usize,
+}
+
+impl Stage {
+    /// Imports the images. Without `guests` the runtime runs Linux programs only.
+    pub(super) fn new(
+        containerd: Containerd,
+        runtime: &str,
+        guests: Option<&tempfile::TempDir>,
+        busybox: &Path,
+    ) -> Result<Self> {
+        let busybox = fs::read(busybox).context("read busybox")?;
+        let mut files = vec![Entry::file("bin/busybox", busybox)];
+        files.extend(["dev", "proc", "sys", "tmp"].map(Entry::directory));
+        let mut linux = Image::of_files(LINUX, &["/bin/busybox", "env"], files);
+        linux.env = LINUX_ENV.map(str::to_owned).to_vec();
+        containerd.import(&linux)?;
+        if let Some(guests) = guests {
+            import_guests(&containerd, guests.path())?;
+        }
+        Ok(Self {
+            containerd,
+            runtime: runtime.to_owned(),
+            runs_wasm: guests.is_some(),
+            case: "",
+            started: 0,
+        })
+    }
+
+    /// The next case begins.
+    pub(super) fn enter(&mut self, case: &'static str) {
+        self.case = case;
+        self.started = 0;
+    }
+
+    pub(super) fn containerd(&self) -> &Containerd {
+        &self.containerd
+    }
+
+    pub(super) fn containerd_mut(&mut self) -> &mut Containerd {
+        &mut self.containerd
+    }
+
+    /// A container that runs a guest of the image [`GUESTS`], such as `hello` or `reactor#greet`.
+    pub(super) fn guest(&mut self, entrypoint: &str) -> Container {
+        let path = match entrypoint.split_once('#') {
+            Some((name, function)) => format!("/{name}.wasm#{function}"),
+            None => format!("/{entrypoint}.wasm"),
+        };
+        self.image(GUESTS).args(&[path.as_str()])
+    }
+
+    /// A container that runs a command of busybox.
+    pub(super) fn linux(&mut self, command: &[&str]) -> Container {
+        self.image(LINUX).args(&["/bin/busybox"]).args(command)
+    }
+
+    /// A container that says `ready` and waits: of WebAssembly if the runtime can run it.
+    pub(super) fn idle(&mut self) -> Container {
+        if self.runs_wasm {
+            self.guest("idle")
+        } else {
+            self.linux(&["sh", "-c", "echo ready; exec /bin/busybox sleep 86400"])
+        }
+    }
+
+    /// A container that ends at once with this exit code.
+    pub(super) fn exits_with(&mut self, code: &str) -> Container {
+        if self.runs_wasm {
+            self.guest("exit-code").args(&[code])
+        } else {
+            self.linux(&["sh", "-c", &format!("exit {code}")])
+        }
+    }
+
+    /// A container that runs what the image says.
+    pub(super) fn image(&mut self, image: &'static str) -> Container {
+        self.started += 1;
+        Container {
+            image,
+            id: id(self.case, self.started),
+            runtime: self.runtime.clone(),
+            options: Vec::new(),
+            args: Vec::new(),
+        }
+    }
+
+    /// Process id and state of a task.
+    pub(super) fn task(&self, id: &str) -> Result<Option<(i32, String)>> {
+        let list = self.containerd.ask(&["task", "ls"])?.success()?;
+        let row = list
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = row.into_iter().find(|columns| columns.first() == Some(&id));
+        let Some([_, pid, state]) = row.as_deref() else {
+            return Ok(None);
+        };
+        Ok(Some((
+            pid.parse().context("read a process id")?,
+            (*state).to_owned(),
+        )))
+    }
+
+    /// The process id of a task that runs.
+    pub(super) fn running(&self, id: &str) -> Result<i32> {
+        match self.task(id)? {
+            Some((pid, state)) if state == "RUNNING" => Ok(pid),
+            other => Err(error!("the task {id} does not run: {other:?}")),
+        }
+    }
+
+    /// Waits until a task has stopped, of which `ctr` has no command to learn.
+    pub(super) fn await_stopped(&self, id: &str) -> Result<()> {
+        let mut last = None;
+        let stopped = process::poll_until(&format!("the end of {id}"), SHORT, || {
+            last = self.task(id)?;
+            Ok(last.as_ref().is_some_and(|(_, state)| state == "STOPPED"))
+        });
+        stopped.map_err(|err| error!("{err}; at last the task was {last:?}"))
+    }
+
+    /// Sends a signal to a task.
+    pub(super) fn kill(&self, id: &str, signal: &str) -> Result<()> {
+        self.containerd
+            .ask(&["task", "kill", "--signal", signal, id])?
+            .success()?;
+        Ok(())
+    }
+
+    /// Deletes a stopped task and its container, and returns the task's exit status.
+    pub(super) fn delete(&self, id: &str) -> Result<i32> {
+        let deleted = self.containerd.ask(&["task", "delete", id])?;
+        let warning = deleted.stderr.clone();
+        deleted.success()?;
+        // It tells a status other than zero only so.
+        let status = match warning.split_once("exit with non-zero exit code ") {
+            Some((_, rest)) => rest
+                .trim_end_matches(['"', '\n'])
+                .parse()
+                .context("read the status")?,
+            None => 0,
+        };
+        ensure!(
+            status != 0 || warning.is_empty(),
+            "cannot delete {id}: {}",
+            warning.trim()
+        );
+        self.remove(id)?;
+        Ok(status)
+    }
+
+    /// Removes a container that has no task.
+    pub(super) fn remove(&self, id: &str) -> Result<()> {
+        self.containerd.ask(&["container", "rm", id])?.success()?;
+        Ok(())
+    }
+}
+
+/// An id from a sentence; containerd allows 76 letters, digits and single separators.
+fn id(case: &str, number: usize) -> String {
+    let words = case
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty());
+    let mut id = words.collect::<Vec<_>>().join("-");
+    id.truncate(64);
+    format!("{}-{number}", id.trim_end_matches('-'))
+}
+
+/// A container to be run.
+#[derive(Clone)]
+pub(super) struct Container {
+    image: &'static str,
+    id: String,
+    runtime: String,
+    options: Vec<String>,
+    args: Vec<String>,
+}
+
+impl Container {
+    /// The program and its arguments, instead of the image's.
+    pub(super) fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|&arg| arg.to_owned()));
+        self
+    }
+
+    /// An option of `ctr run`.
+    pub(super) fn option(mut self, words: &[&str]) -> Self {
+        self.options
+            .extend(words.iter().map(|&word| word.to_owned()));
+        self
+    }
+
+    /// Another program instead of the first argument.
+    pub(super) fn program(mut self, program: &str) -> Self {
+        self.args = vec![program.to_owned()];
+        self
+    }
+
+    /// Another image with the same programs.
+    pub(super) fn of_image(mut self, image: &'static str) -> Self {
+        self.image = image;
+        self
+    }
+
+    /// Another shim.
+    pub(super) fn on(mut self, runtime: &str) -> Self {
+        runtime.clone_into(&mut self.runtime);
+        self
+    }
+
+    /// How containerd calls it.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Runs it to its end and removes it.
+    pub(super) fn run(&self, stage: &Stage) -> Result<Finished> {
+        process::run(self.command(stage, &["--rm"]), LONG)
+    }
+
+    /// Starts it, with `ctr` attached to it.
+    pub(super) fn spawn(&self, stage: &Stage) -> Result<Process> {
+        Process::spawn(self.command(stage, &["--rm"]))
+    }
+
+    /// Starts it and leaves it alone.
+    pub(super) fn detach(&self, stage: &Stage) -> Result<()> {
+        process::run(self.command(stage, &["--detach", "--null-io"]), LONG)?.success()?;
+        Ok(())
+    }
+
+    fn command(&self, stage: &Stage, options: &[&str]) -> Command {
+        let mut ctr = stage.containerd.ctr_run(&self.runtime);
+        ctr.args(options).args(&self.options);
+        ctr.args([self.image, &self.id]).args(&self.args);
+        ctr
+    }
+}
+
+/// Fails unless a command ended with this code and wrote exactly this to stdout.
+pub(super) fn check(finished: &Finished, code: i32, stdout: &str) -> Result<()> {
+    ensure!(
+        finished.code == code && finished.stdout == stdout,
+        "expected exit code {code} and stdout {stdout:?}, but got {} and {:?}; stderr {:?}",
+        finished.code,
+        finished.stdout,
+        finished.stderr
+    );
+    Ok(())
+}
+
+/// Fails unless a command ended with this code and wrote all of these to stderr.
+pub(super) fn check_failure(finished: &Finished, code: i32, reasons: &[&str]) -> Result<()> {
+    ensure!(
+        finished.code == code
+            && reasons
+                .iter()
+                .all(|reason| finished.stderr.contains(reason)),
+        "expected exit code {code} and {reasons:?} on stderr, but got {} and {:?}; stdout {:?}",
+        finished.code,
+        finished.stderr,
+        finished.stdout
+    );
+    Ok(())
+}
+
+/// How soon a guest must end after a signal.
+pub(super) const PROMPT: Duration = Duration::from_secs(5);
+
+fn import_guests(containerd: &Containerd, directory: &Path) -> Result<()> {
+    let read = |name: &str| {
+        let path = directory.join(format!("{name}.wasm"));
+        fs::read(&path).context(format_args!("read the guest {}", path.display()))
+    };
+    let mut files = vec![
+        Entry::directory("data"),
+        Entry::file("data/in.txt", "once\n"),
+        Entry::file("text.txt", "This is no program.\n"),
+        Entry::file("nested/hello.wasm", read("hello")?),
+    ];
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        files.push(Entry::file(
+            entry.file_name().to_string_lossy(),
+            fs::read(entry.path())?,
+        ));
+    }
+    containerd.import(&Image::of_files(GUESTS, &["/hello.wasm"], files.clone()))?;
+    let mut wasi = Image::of_files(GUESTS_WASI, &["/hello.wasm"], files.clone());
+    wasi.platform = Platform::Wasm;
+    containerd.import(&wasi)?;
+    let mut user = Image::of_files(GUESTS_USER, &["/hello.wasm"], files);
+    USER.clone_into(&mut user.user);
+    containerd.import(&user)?;
+    if containerd.release().has_wasm_layers() {
+        for (name, guest) in [(LAYER_MODULE, "hello"), (LAYER_COMPONENT, COMPONENT)] {
+            let image = Image::of_wasm_layer(name, &format!("/{guest}.wasm"), read(guest)?);
+            containerd.import(&image)?;
+        }
+    }
+    Ok(())
+}
+
+/// The guest that greets, as a component.
+pub(super) const COMPONENT: &str = "hello.component";

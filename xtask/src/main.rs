@@ -1,0 +1,64 @@
+//! `cargo xtask`: what developers, CI and the curious run. This file only dispatches.
+#![allow(
+    clippy::print_stdout,
+    reason = "a command-line tool talks to its user on stdout"
+)]
+
+mod cargo;
+mod ci;
+mod containerd;
+mod debian;
+mod demo;
+mod e2e;
+mod error;
+mod image;
+mod leak;
+mod process;
+mod setup;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use crate::error::{Result, error};
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  demo [app.wasm [args...]]     run a WebAssembly program with containerd, from nothing (root)
+  test [--unit-only|--e2e-only] every test there is (root)
+  e2e [--containerd 1.6|1.7|2.x] [--only TEXT]
+                                the tests on real containerd alone (root)
+  tidy                          check what compilers cannot
+  ci                            format, lints, documentation, tidy, test (root)
+  setup                         install the Debian packages that the above need (root)";
+
+fn main() -> ExitCode {
+    match dispatch(&std::env::args().skip(1).collect::<Vec<_>>()) {
+        Ok(code) => code,
+        Err(err) => {
+            eprintln!("error: {err}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(args: &[String]) -> Result<ExitCode> {
+    process::catch_interrupts()?;
+    let (command, args) = args
+        .split_first()
+        .map_or(("help", args), |(c, rest)| (c.as_str(), rest));
+    match command {
+        "demo" => demo::main(args),
+        "test" => test::main(args),
+        "e2e" => e2e::main(args),
+        "tidy" => tidy::main(),
+        "ci" => ci::main(),
+        "setup" => setup::main(),
+        "help" | "--help" | "-h" => {
+            println!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        unknown => Err(error!("there is no command `{unknown}`\n\n{USAGE}")),
+    }
+}

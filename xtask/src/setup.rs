@@ -1,0 +1,11 @@
+//! `cargo xtask setup`: installs the Debian packages that building and testing need.
+
+use std::process::ExitCode;
+
+use crate::debian;
+use crate::error::Result;
+
+pub(crate) fn main() -> Result<ExitCode> {
+    debian::install_missing()?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,427 @@
+//! `cargo xtask tidy`: what compilers cannot check, and ARCHITECTURE.md claims.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::cargo;
+use crate::error::{Context, Result, error};
+use crate::process;
+
+const QUERY_DEADLINE: Duration = Duration::from_secs(5 * 60);
+
+/// Crates that core may not depend on, however indirectly.
+const ENGINES: [&str; 6] = [
+    "wasmtime",
+    "wasmtime-wasi",
+    "wasmi",
+    "wasmer",
+    "wasmedge-sdk",
+    "wasmedge-sys",
+];
+
+/// Words that may appear only in some files.
+const OWNERS: [Owner; 3] = [
+    Owner {
+        word: "containerd_shim_protos",
+        below: "crates/shimwright-core/src",
+        owners: &[
+            "events.rs",
+            "metrics.rs",
+            "options.rs",
+            "sandbox/build.rs",
+            "sandbox/rootfs.rs",
+            "service.rs",
+            "service/",
+            "shim/",
+        ],
+    },
+    Owner {
+        word: "libcontainer::",
+        below: "crates/shimwright-core/src",
+        owners: &["sandbox/"],
+    },
+    Owner {
+        word: "unsafe {",
+        below: "crates/shimwright-core/src",
+        owners: &["sys.rs"],
+    },
+];
+
+struct Owner {
+    word: &'static str,
+    below: &'static str,
+    owners: &'static [&'static str],
+}
+
+/// Modules that decide and do no I/O.
+const PURE: [&str; 3] = [
+    "crates/shimwright-core/src/image.rs",
+    "crates/shimwright-core/src/policy.rs",
+    "crates/shimwright-core/src/task.rs",
+];
+
+/// The example engine, and how long it may become before it is no longer an example.
+const EXAMPLE: &str = "examples/wasmi-shim/src";
+const EXAMPLE_LINES: usize = 50;
+const TUTORIAL: &str = "docs/writing-an-engine.md";
+
+pub(crate) fn main() -> Result<ExitCode> {
+    let tree = Tree::read(cargo::workspace_root())?;
+    let metadata = metadata()?;
+    let problems: Vec<_> = [
+        architecture(&tree, &metadata),
+        sources(&tree, &metadata),
+        owners(&tree),
+        dependencies()?,
+        example(&tree),
+        links(&tree),
+    ]
+    .concat();
+    for problem in &problems {
+        println!("  {problem}");
+    }
+    println!(
+        "tidy: {} files, {} problems",
+        tree.files.len(),
+        problems.len()
+    );
+    Ok(if problems.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The files of the workspace, by their paths relative to it.
+struct Tree {
+    root: PathBuf,
+    files: BTreeSet<String>,
+}
+
+impl Tree {
+    fn read(root: &Path) -> Result<Self> {
+        let mut tree = Self {
+            root: root.to_owned(),
+            files: BTreeSet::new(),
+        };
+        tree.walk(root)?;
+        Ok(tree)
+    }
+
+    fn walk(&mut self, directory: &Path) -> Result<()> {
+        let entries = fs::read_dir(directory).context(format_args!("list {}", directory.display()));
+        for entry in entries? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default();
+            if name == ".git" || name == "target" {
+                continue;
+            }
+            if path.is_dir() {
+                self.walk(&path)?;
+            } else if let Ok(relative) = path.strip_prefix(&self.root) {
+                self.files.insert(relative.to_string_lossy().into_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn with_extension(&self, extension: &str) -> impl Iterator<Item = &str> {
+        let suffix = format!(".{extension}");
+        self.files
+            .iter()
+            .map(String::as_str)
+            .filter(move |path| path.ends_with(&suffix))
+    }
+
+    /// The text of a file, empty if there is none.
+    fn text(&self, path: &str) -> String {
+        fs::read_to_string(self.root.join(path)).unwrap_or_default()
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.root.join(path).exists()
+    }
+}
+
+fn metadata() -> Result<serde_json::Value> {
+    let command = cargo::cargo(&["metadata", "--format-version=1", "--no-deps"]);
+    let text = process::run(command, QUERY_DEADLINE)?.success()?;
+    serde_json::from_str(&text).context("read cargo's metadata")
+}
+
+/// Every path in ARCHITECTURE.md exists, and every crate is in it.
+fn architecture(tree: &Tree, metadata: &serde_json::Value) -> Vec<String> {
+    const FILE: &str = "ARCHITECTURE.md";
+    let text = tree.text(FILE);
+    if text.is_empty() {
+        return vec![format!("{FILE} is missing")];
+    }
+    let mut problems = Vec::new();
+    for path in code_spans(&text).filter(|span| looks_like_path(tree, span)) {
+        // The name of a file alone may mean one of any crate.
+        let somewhere = format!("/{path}");
+        if !tree.has(path) && !tree.files.iter().any(|file| file.ends_with(&somewhere)) {
+            problems.push(format!("{FILE}: `{path}` does not exist"));
+        }
+    }
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let name = package["name"].as_str().unwrap_or_default();
+        if !text.contains(&format!("`{name}`")) && !text.contains(&format!("/{name}`")) {
+            problems.push(format!("{FILE} does not mention the crate `{name}`"));
+        }
+    }
+    problems
+}
+
+/// What is written between backticks on one line.
+fn code_spans(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("```"));
+    lines.flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+fn looks_like_path(tree: &Tree, span: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if !span.chars().all(plain) || span.starts_with('/') {
+        return false;
+    }
+    let is_file = [".rs", ".md", ".toml"]
+        .iter()
+        .any(|extension| span.ends_with(extension));
+    let first = span.split('/').next().unwrap_or_default();
+    is_file
+        || (span.contains('/')
+            && tree
+                .files
+                .iter()
+                .any(|f| f.starts_with(&format!("{first}/"))))
+}
+
+/// Every source file says what it is, and some crate includes it.
+fn sources(tree: &Tree, metadata: &serde_json::Value) -> Vec<String> {
+    let mut reached = BTreeSet::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        for target in package["targets"].as_array().into_iter().flatten() {
+            let path = Path::new(target["src_path"].as_str().unwrap_or_default());
+            if let Ok(path) = path.strip_prefix(&tree.root) {
+                let directory = path.parent().unwrap_or(Path::new(""));
+                reach(tree, path, directory, &mut reached);
+            }
+        }
+    }
+    let mut problems = Vec::new();
+    for path in tree.with_extension("rs") {
+        if !tree.text(path).starts_with("//!") {
+            problems.push(format!("{path} does not start with a `//!` line"));
+        }
+        if !reached.contains(path) {
+            problems.push(format!("{path} belongs to no crate"));
+        }
+    }
+    problems
+}
+
+/// Follows the `mod` declarations of a file whose modules lie in `directory`.
+fn reach(tree: &Tree, file: &Path, directory: &Path, reached: &mut BTreeSet<String>) {
+    let path = file.to_string_lossy().into_owned();
+    let text = tree.text(&path);
+    if !reached.insert(path) {
+        return;
+    }
+    for module in text.lines().filter_map(declared_module) {
+        let inner = directory.join(module);
+        for file in [directory.join(format!("{module}.rs")), inner.join("mod.rs")] {
+            if tree.has(&file.to_string_lossy()) {
+                reach(tree, &file, &inner, reached);
+            }
+        }
+    }
+}
+
+/// The name in `mod name;`, with any visibility before it.
+fn declared_module(line: &str) -> Option<&str> {
+    let line = line.trim().strip_suffix(';')?;
+    let (before, name) = line.rsplit_once(' ')?;
+    let is_declaration = before == "mod" || (before.starts_with("pub") && before.ends_with(" mod"));
+    is_declaration.then_some(name)
+}
+
+/// Words appear only where they belong, and deciding modules do no I/O.
+fn owners(tree: &Tree) -> Vec<String> {
+    let mut problems = Vec::new();
+    for Owner {
+        word,
+        below,
+        owners,
+    } in &OWNERS
+    {
+        for path in tree.with_extension("rs") {
+            let Some(inner) = path.strip_prefix(below) else {
+                continue;
+            };
+            let inner = inner.trim_start_matches('/');
+            let owned = owners.iter().any(|owner| {
+                inner == *owner || { owner.ends_with('/') && inner.starts_with(owner) }
+            });
+            if !owned && code_lines(&tree.text(path)).any(|line| line.contains(word)) {
+                problems.push(format!("{path} uses `{word}`, which belongs to {owners:?}"));
+            }
+        }
+    }
+    for path in PURE {
+        for word in ["std::fs", "std::net", "tokio::", "File::", "rustix::fs"] {
+            if code_lines(&tree.text(path)).any(|line| line.contains(word)) {
+                problems.push(format!("{path} decides and does no I/O, but uses `{word}`"));
+            }
+        }
+        if !tree.has(path) {
+            problems.push(format!(
+                "{path} is named in xtask/src/tidy.rs and does not exist"
+            ));
+        }
+    }
+    problems
+}
+
+/// The lines that are no comments, before the tests.
+fn code_lines(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text
+        .lines()
+        .take_while(|line| line.trim() != "#[cfg(test)]");
+    lines.filter(|line| !line.trim_start().starts_with("//"))
+}
+
+/// Core knows no engine.
+fn dependencies() -> Result<Vec<String>> {
+    let command = cargo::cargo(&[
+        "tree",
+        "--package",
+        "shimwright-core",
+        "--edges",
+        "normal",
+        "--prefix",
+        "none",
+    ]);
+    let tree = process::run(command, QUERY_DEADLINE)?.success()?;
+    let names: BTreeSet<_> = tree
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    if !names.contains("shimwright-core") {
+        return Err(error!("cannot read the output of cargo tree"));
+    }
+    let engines = ENGINES.iter().filter(|engine| names.contains(**engine));
+    Ok(engines
+        .map(|engine| format!("shimwright-core depends on {engine}"))
+        .collect())
+}
+
+/// The tutorial shows the example as it is, and the example stays small.
+fn example(tree: &Tree) -> Vec<String> {
+    let tutorial = tree.text(TUTORIAL);
+    let mut problems = Vec::new();
+    let mut lines = 0;
+    for path in tree
+        .with_extension("rs")
+        .filter(|path| path.starts_with(EXAMPLE))
+    {
+        let text = tree.text(path);
+        lines += code_lines(&text)
+            .filter(|line| !line.trim().is_empty())
+            .count();
+        if !tutorial.contains(&format!("```rust\n{text}```")) {
+            problems.push(format!(
+                "{TUTORIAL} has no block of code that equals {path}"
+            ));
+        }
+    }
+    if !(20..=EXAMPLE_LINES).contains(&lines) {
+        problems.push(format!(
+            "{EXAMPLE} has {lines} lines of code instead of about 40"
+        ));
+    }
+    problems
+}
+
+/// Links between files of the repository lead somewhere.
+fn links(tree: &Tree) -> Vec<String> {
+    let mut problems = Vec::new();
+    for path in tree.with_extension("md") {
+        let directory = Path::new(path).parent().unwrap_or(Path::new(""));
+        let text = tree.text(path);
+        for target in link_targets(&text) {
+            let file = target.split('#').next().unwrap_or_default();
+            let is_external = target.contains("://") || target.starts_with("mailto:");
+            if !is_external && !file.is_empty() && !tree.root.join(directory).join(file).exists() {
+                problems.push(format!("{path} links to `{target}`, which does not exist"));
+            }
+        }
+    }
+    problems
+}
+
+/// The targets of `[text](target)`, outside of blocks of code.
+fn link_targets(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut in_code = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        }
+        if !in_code {
+            let rests = line.split("](").skip(1);
+            found.extend(
+                rests
+                    .filter_map(|rest| rest.split_once(')'))
+                    .map(|(target, _)| target),
+            );
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn declarations_of_modules_are_found() {
+        assert_eq!(declared_module("mod task;"), Some("task"));
+        assert_eq!(declared_module("    pub(crate) mod task;"), Some("task"));
+        assert_eq!(declared_module("mod task {"), None);
+        assert_eq!(declared_module("use crate::mod_of;"), None);
+    }
+
+    #[test]
+    fn links_are_found_outside_of_code() {
+        let text = "see [a](b.md#c) and [d](e)\n```\n[no](f)\n```\n[g](h)";
+        assert_eq!(link_targets(text), ["b.md#c", "e", "h"]);
+    }
+
+    #[test]
+    fn spans_that_look_like_paths() {
+        let tree = Tree {
+            root: PathBuf::new(),
+            files: BTreeSet::from(["docs/x.md".to_owned()]),
+        };
+        for path in ["docs/y", "service.rs", "docs/gone.md"] {
+            assert!(looks_like_path(&tree, path), "{path}");
+        }
+        for other in ["wasi/wasm", "/run/shimwright", "Shim::new", "docs/<name>"] {
+            assert!(!looks_like_path(&tree, other), "{other}");
+        }
+    }
+
+    #[test]
+    fn code_is_neither_comments_nor_tests() {
+        let text = "//! a\nuse b;\n    // c\nfn d() {}\n#[cfg(test)]\nmod tests {}\n";
+        assert_eq!(
+            code_lines(text).collect::<Vec<_>>(),
+            ["use b;", "fn d() {}"]
+        );
+    }
+}
