@@ -1,5 +1,4 @@
 //! Builds every guest: C with clang, text with `wat`, and components from the resulting modules.
-#![expect(clippy::print_stdout, reason = "cargo reads a build script's directives from there")]
 
 use std::env;
 use std::ffi::OsStr;
@@ -17,8 +16,17 @@ type Error = Box<dyn std::error::Error>;
 const PACKAGES: &str = "clang lld wasi-libc libclang-rt-14-dev-wasm32";
 
 /// Commands that exist as components too.
-const COMMANDS: &[&str] =
-    &["args", "cat", "env", "exit-code", "files", "hello", "idle", "streams", "trap"];
+const COMMANDS: &[&str] = &[
+    "args",
+    "cat",
+    "env",
+    "exit-code",
+    "files",
+    "hello",
+    "idle",
+    "streams",
+    "trap",
+];
 
 /// Guests that are built as a library with functions, not as a command.
 const REACTORS: &[&str] = &["reactor"];
@@ -41,11 +49,15 @@ fn build() -> Result<(), Error> {
     println!("cargo::rerun-if-changed=guests");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
 
-    let mut sources: Vec<PathBuf> =
-        fs::read_dir("guests")?.map(|entry| Ok(entry?.path())).collect::<Result<_, Error>>()?;
+    let mut sources: Vec<PathBuf> = fs::read_dir("guests")?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_, Error>>()?;
     sources.sort();
     for source in &sources {
-        let name = source.file_stem().and_then(OsStr::to_str).ok_or("a guest without a name")?;
+        let name = source
+            .file_stem()
+            .and_then(OsStr::to_str)
+            .ok_or("a guest without a name")?;
         let module = out.join(name).with_extension("wasm");
         match source.extension().and_then(OsStr::to_str) {
             Some("c") => compile(source, &module, REACTORS.contains(&name))?,
@@ -74,7 +86,13 @@ fn build() -> Result<(), Error> {
 /// Compiles one file of C to a module.
 fn compile(source: &Path, module: &Path, reactor: bool) -> Result<(), Error> {
     let mut clang = Command::new("clang");
-    clang.args(["--target=wasm32-wasi", "-O2", "-Wall", "-Werror", "-Wl,--strip-debug"]);
+    clang.args([
+        "--target=wasm32-wasi",
+        "-O2",
+        "-Wall",
+        "-Werror",
+        "-Wl,--strip-debug",
+    ]);
     if reactor {
         clang.arg("-mexec-model=reactor");
     }
@@ -83,7 +101,9 @@ fn compile(source: &Path, module: &Path, reactor: bool) -> Result<(), Error> {
         .arg("-o")
         .arg(module)
         .output()
-        .map_err(|error| format!("cannot run clang: {error}\ninstall these packages: {PACKAGES}"))?;
+        .map_err(|error| {
+            format!("cannot run clang: {error}\ninstall these packages: {PACKAGES}")
+        })?;
     if output.status.success() {
         return Ok(());
     }

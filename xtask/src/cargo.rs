@@ -14,10 +14,13 @@ pub(crate) const BUILD_DEADLINE: Duration = Duration::from_secs(90 * 60);
 pub(crate) const SHIMS: [&str; 2] = ["containerd-shim-wasmtime-v1", "containerd-shim-wasmi-v1"];
 
 /// The directory of the workspace's `Cargo.toml`.
-pub(crate) fn workspace_root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap_or(Path::new("."))
+///
+/// Asked for when run: clones may share a target directory, and cargo then runs the same
+/// executable in each of them.
+pub(crate) fn workspace_root() -> PathBuf {
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let xtask = xtask.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")));
+    xtask.parent().map(Path::to_path_buf).unwrap_or(xtask)
 }
 
 /// The cargo that runs us.

@@ -119,24 +119,17 @@ impl Image {
             br#"{"imageLayoutVersion":"1.0.0"}"#,
         )?;
 
-        let (layer, diff_ids, layer_type, config_type) = match &self.content {
+        let (layer, diff_ids, layer_type) = match &self.content {
             Content::Files(entries) => {
                 let layer = tar_of(entries)?;
                 let diff_ids = vec![digest(&layer)];
-                let config_type = "application/vnd.oci.image.config.v1+json";
-                (
-                    layer,
-                    diff_ids,
-                    "application/vnd.oci.image.layer.v1.tar",
-                    config_type,
-                )
+                (layer, diff_ids, "application/vnd.oci.image.layer.v1.tar")
             }
             // Nothing is unpacked from such a layer, hence no diff ids.
-            Content::WasmLayer(wasm) => {
-                let config_type = "application/vnd.wasm.config.v0+json";
-                (wasm.clone(), Vec::new(), "application/wasm", config_type)
-            }
+            Content::WasmLayer(wasm) => (wasm.clone(), Vec::new(), "application/wasm"),
         };
+        // Also for programs as layers: `ctr run` refuses `application/vnd.wasm.config.v0+json`.
+        let config_type = "application/vnd.oci.image.config.v1+json";
         let (os, architecture) = self.platform.names();
         let config = json!({
             "os": os,

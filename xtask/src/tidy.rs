@@ -69,7 +69,7 @@ const EXAMPLE_LINES: usize = 50;
 const TUTORIAL: &str = "docs/writing-an-engine.md";
 
 pub(crate) fn main() -> Result<ExitCode> {
-    let tree = Tree::read(cargo::workspace_root())?;
+    let tree = Tree::read(&cargo::workspace_root())?;
     let metadata = metadata()?;
     let problems: Vec<_> = [
         architecture(&tree, &metadata),

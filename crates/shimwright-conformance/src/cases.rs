@@ -32,7 +32,9 @@ pub(crate) const CASES: &[Case] = &[
     run(
         "exit_code_wraps",
         "Codes above 125 are the guest's to use, and are cut to eight bits",
-        Run::guest(guest::EXIT_CODE).args(&["guest", "-1"]).exits(255),
+        Run::guest(guest::EXIT_CODE)
+            .args(&["guest", "-1"])
+            .exits(255),
     ),
     run(
         "trap_unreachable",
@@ -47,28 +49,38 @@ pub(crate) const CASES: &[Case] = &[
     run(
         "idle_runs_until_killed",
         "A guest that waits keeps running, and its output is not held back",
-        Run::guest(guest::IDLE).stdout("ready\n").runs_until_killed(),
+        Run::guest(guest::IDLE)
+            .stdout("ready\n")
+            .runs_until_killed(),
     ),
     run(
         "spin_runs_until_killed",
         "A guest that never calls the host keeps running until it is killed",
-        Run::guest(guest::SPIN).stdout("spinning\n").runs_until_killed(),
+        Run::guest(guest::SPIN)
+            .stdout("spinning\n")
+            .runs_until_killed(),
     ),
     // What a guest is given.
     run(
         "stdout_stderr",
         "Output is passed on as it is, each stream to its own",
-        Run::guest(guest::STREAMS).stdout("to standard output").stderr("to standard error"),
+        Run::guest(guest::STREAMS)
+            .stdout("to standard output")
+            .stderr("to standard error"),
     ),
     run(
         "stdin_eof",
         "Input is passed on as it is, and its end is seen",
-        Run::guest(guest::CAT).stdin("one\ntwo").stdout("one\ntwo<end of input>\n"),
+        Run::guest(guest::CAT)
+            .stdin("one\ntwo")
+            .stdout("one\ntwo<end of input>\n"),
     ),
     run(
         "args",
         "Arguments are passed on in order, the program's name, empty and non-ASCII ones included",
-        Run::guest(guest::ARGS).args(&["name", "", "two words", "ü"]).stdout("name\n\ntwo words\nü\n"),
+        Run::guest(guest::ARGS)
+            .args(&["name", "", "two words", "ü"])
+            .stdout("name\n\ntwo words\nü\n"),
     ),
     run(
         "env",
@@ -85,12 +97,16 @@ pub(crate) const CASES: &[Case] = &[
     run(
         "preopen_escape_denied",
         "Neither `..` nor an absolute path nor a symbolic link leads out of a preopen",
-        Run::guest(guest::ESCAPE).directory(ESCAPE).stdout("denied\n"),
+        Run::guest(guest::ESCAPE)
+            .directory(ESCAPE)
+            .stdout("denied\n"),
     ),
     run(
         "memory_grows",
         "A guest's memory grows, here by 64 MiB",
-        Run::guest(guest::MEMORY).args(&["guest", "64"]).stdout("touched\n"),
+        Run::guest(guest::MEMORY)
+            .args(&["guest", "64"])
+            .stdout("touched\n"),
     ),
     run(
         "clocks_random",
@@ -101,12 +117,16 @@ pub(crate) const CASES: &[Case] = &[
     run(
         "custom_function",
         "An exported function of another name can be the entrypoint",
-        Run::guest(guest::REACTOR).function("greet").stdout("greetings\n"),
+        Run::guest(guest::REACTOR)
+            .function("greet")
+            .stdout("greetings\n"),
     ),
     run(
         "custom_function_initialized",
         "`_initialize` is called before a function of another name",
-        Run::guest(guest::REACTOR).function("state").stdout("initialized\n"),
+        Run::guest(guest::REACTOR)
+            .function("state")
+            .stdout("initialized\n"),
     ),
     run(
         "custom_function_result",
@@ -134,7 +154,11 @@ pub(crate) const CASES: &[Case] = &[
         Run::guest(guest::MISSING_IMPORT).fails("absent"),
     ),
     // What is no guest.
-    ask("not_wasm_refused", "Bytes that are no WebAssembly are refused", not_wasm),
+    ask(
+        "not_wasm_refused",
+        "Bytes that are no WebAssembly are refused",
+        not_wasm,
+    ),
     run(
         "broken_module_refused",
         "A module that is not valid is an error",
@@ -156,7 +180,9 @@ pub(crate) const CASES: &[Case] = &[
     run(
         "component_exit_code",
         "A component that ends with an error has exit status 1",
-        Run::guest(guest::EXIT_CODE_COMPONENT).args(&["guest", "3"]).exits(1),
+        Run::guest(guest::EXIT_CODE_COMPONENT)
+            .args(&["guest", "3"])
+            .exits(1),
     ),
     run(
         "component_exit_with_code",
@@ -171,7 +197,9 @@ pub(crate) const CASES: &[Case] = &[
     run(
         "component_idle_runs_until_killed",
         "As `idle_runs_until_killed`, for a component",
-        Run::guest(guest::IDLE_COMPONENT).stdout("ready\n").runs_until_killed(),
+        Run::guest(guest::IDLE_COMPONENT)
+            .stdout("ready\n")
+            .runs_until_killed(),
     ),
     run(
         "component_stdout_stderr",
@@ -183,7 +211,9 @@ pub(crate) const CASES: &[Case] = &[
     run(
         "component_stdin_eof",
         "As `stdin_eof`, for a component",
-        Run::guest(guest::CAT_COMPONENT).stdin("one\ntwo").stdout("one\ntwo<end of input>\n"),
+        Run::guest(guest::CAT_COMPONENT)
+            .stdin("one\ntwo")
+            .stdout("one\ntwo<end of input>\n"),
     ),
     run(
         "component_args",
@@ -202,17 +232,23 @@ pub(crate) const CASES: &[Case] = &[
     run(
         "component_preopen_read_write",
         "As `preopen_read_write`, for a component",
-        Run::guest(guest::FILES_COMPONENT).directory(FILES).stdout("done\n"),
+        Run::guest(guest::FILES_COMPONENT)
+            .directory(FILES)
+            .stdout("done\n"),
     ),
     run(
         "component_custom_function",
         "An exported function of a component can be the entrypoint",
-        Run::guest(guest::REACTOR_COMPONENT).function("greet").stdout("greetings\n"),
+        Run::guest(guest::REACTOR_COMPONENT)
+            .function("greet")
+            .stdout("greetings\n"),
     ),
     run(
         "component_missing_function",
         "As `missing_function`, for a component",
-        Run::guest(guest::REACTOR_COMPONENT).function("absent").fails("absent"),
+        Run::guest(guest::REACTOR_COMPONENT)
+            .function("absent")
+            .fails("absent"),
     ),
     run(
         "component_missing_run",
@@ -236,7 +272,9 @@ pub(crate) const CASES: &[Case] = &[
     run(
         "precompiled_component_round_trip",
         "What the precompiler made of a component runs",
-        Run::guest(guest::HELLO_COMPONENT).precompiled().stdout("Hello from Wasm\n"),
+        Run::guest(guest::HELLO_COMPONENT)
+            .precompiled()
+            .stdout("Hello from Wasm\n"),
     ),
     ask(
         "precompiler_refuses_broken_module",
@@ -256,7 +294,11 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 const fn run(name: &'static str, asserts: &'static str, run: Run) -> Case {
-    Case { name, asserts, check: Check::Run(run) }
+    Case {
+        name,
+        asserts,
+        check: Check::Run(run),
+    }
 }
 
 const fn ask(
@@ -264,7 +306,11 @@ const fn ask(
     asserts: &'static str,
     ask: fn(&dyn Engine) -> Result<Answer, BoxError>,
 ) -> Case {
-    Case { name, asserts, check: Check::Ask(ask) }
+    Case {
+        name,
+        asserts,
+        check: Check::Ask(ask),
+    }
 }
 
 const FILES: Directory = Directory {
@@ -281,7 +327,10 @@ const FILES: Directory = Directory {
     },
 };
 
-const ESCAPE: Directory = Directory { set_up: lay_traps, check: check_secret };
+const ESCAPE: Directory = Directory {
+    set_up: lay_traps,
+    check: check_secret,
+};
 
 fn lay_traps(beside: &Path) -> io::Result<()> {
     fs::write(beside.join("secret"), "secret")?;
@@ -298,14 +347,21 @@ fn check_secret(beside: &Path) -> Result<(), BoxError> {
 }
 
 fn not_wasm(_engine: &dyn Engine) -> Result<Answer, BoxError> {
-    for bytes in [&b""[..], b"\0asm", b"#!/bin/sh\nexit 0\n", b"\x7fELF\x02\x01\x01\0\0\0\0\0"] {
+    for bytes in [
+        &b""[..],
+        b"\0asm",
+        b"#!/bin/sh\nexit 0\n",
+        b"\x7fELF\x02\x01\x01\0\0\0\0\0",
+    ] {
         refused(bytes)?;
     }
     Ok(Answer::Right)
 }
 
 fn foreign_native_code(engine: &dyn Engine) -> Result<Answer, BoxError> {
-    let Some(precompiler) = engine.precompiler() else { return Ok(Answer::NoPrecompiler) };
+    let Some(precompiler) = engine.precompiler() else {
+        return Ok(Answer::NoPrecompiler);
+    };
     refused(&precompiler.precompile(guest::HELLO.wasm())?)?;
     Ok(Answer::Right)
 }
@@ -319,7 +375,9 @@ fn refused(bytes: &[u8]) -> Result<(), BoxError> {
 }
 
 fn precompiler_refuses_broken_module(engine: &dyn Engine) -> Result<Answer, BoxError> {
-    let Some(precompiler) = engine.precompiler() else { return Ok(Answer::NoPrecompiler) };
+    let Some(precompiler) = engine.precompiler() else {
+        return Ok(Answer::NoPrecompiler);
+    };
     match precompiler.precompile(BROKEN_MODULE) {
         Err(_) => Ok(Answer::Right),
         Ok(_) => Err(format!("a broken {} was compiled", Kind::Module).into()),
@@ -327,7 +385,9 @@ fn precompiler_refuses_broken_module(engine: &dyn Engine) -> Result<Answer, BoxE
 }
 
 fn fingerprint_is_stable(engine: &dyn Engine) -> Result<Answer, BoxError> {
-    let Some(precompiler) = engine.precompiler() else { return Ok(Answer::NoPrecompiler) };
+    let Some(precompiler) = engine.precompiler() else {
+        return Ok(Answer::NoPrecompiler);
+    };
     let first = precompiler.fingerprint();
     if first.is_empty() {
         return Err("it is empty".into());

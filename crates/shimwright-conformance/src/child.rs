@@ -31,7 +31,10 @@ pub(crate) fn main(engine: &dyn Engine, run: &Run, beside: &Path) -> ExitCode {
     let (status, reason) = match exit {
         Ok(Exit::Code(code)) => (Status::from_code(code), None),
         Ok(Exit::Trap(reason)) => (Status::TRAPPED, Some(reason)),
-        Ok(other) => (Status::ENGINE_FAILED, Some(format!("unknown to the suite: {other:?}"))),
+        Ok(other) => (
+            Status::ENGINE_FAILED,
+            Some(format!("unknown to the suite: {other:?}")),
+        ),
         Err(error) => (Status::ENGINE_FAILED, Some(chain(&*error))),
     };
     if let Some(reason) = reason {
@@ -50,11 +53,15 @@ pub(crate) fn workload(
     let artifact = match run.form {
         Form::Wasm => Artifact::Wasm(wasm),
         Form::Precompiled => {
-            let precompiler = engine.precompiler().ok_or("the engine has no precompiler")?;
+            let precompiler = engine
+                .precompiler()
+                .ok_or("the engine has no precompiler")?;
             Artifact::Precompiled(Precompiled::compile(precompiler, &wasm)?)
         }
     };
-    let preopen = run.directory.map(|_| Preopen::new(beside.join("data"), "/data"));
+    let preopen = run
+        .directory
+        .map(|_| Preopen::new(beside.join("data"), "/data"));
     Ok(Workload::new(artifact)
         .with_function(run.function)
         .with_args(run.args.iter().copied())
@@ -117,18 +124,28 @@ impl Output {
             None => {}
             Some(_) if !self.ended => wrong.push(format!("it did not end within {DEADLINE:?}")),
             Some(expected) if status.code() != Some(i32::from(expected)) => {
-                wrong.push(format!("{} instead of exit status {expected}", describe(status)));
+                wrong.push(format!(
+                    "{} instead of exit status {expected}",
+                    describe(status)
+                ));
             }
             Some(_) => {}
         }
-        for (stream, expected, found) in
-            [("output", run.stdout, &self.stdout), ("error", run.stderr, &self.stderr)]
-        {
+        for (stream, expected, found) in [
+            ("output", run.stdout, &self.stdout),
+            ("error", run.stderr, &self.stderr),
+        ] {
             if !expected.matches(found) {
-                wrong.push(format!("standard {stream} is {found:?} instead of {expected:?}"));
+                wrong.push(format!(
+                    "standard {stream} is {found:?} instead of {expected:?}"
+                ));
             }
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(wrong.join("\n").into())
+        }
     }
 }
 
@@ -189,5 +206,9 @@ fn collect(from: &Receiver<(Stream, Vec<u8>)>, run: &Run) -> Result<Output, BoxE
             deadline = Instant::now() + STILL_RUNNING;
         }
     };
-    Ok(Output { stdout: String::from_utf8(stdout)?, stderr: String::from_utf8(stderr)?, ended })
+    Ok(Output {
+        stdout: String::from_utf8(stdout)?,
+        stderr: String::from_utf8(stderr)?,
+        ended,
+    })
 }

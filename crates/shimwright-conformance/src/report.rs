@@ -14,7 +14,7 @@ pub(crate) fn start(engine: &str, cases: usize) {
 pub(crate) fn case(name: &str, outcome: &Outcome) {
     let text = match outcome {
         Outcome::Passed => "ok".to_owned(),
-        Outcome::Refused(reason) => format!("ok (refused: {reason})"),
+        Outcome::Refused(reason) => format!("refused ({reason})"),
         Outcome::Gap(reason) => format!("gap ({reason})"),
         Outcome::Failed(_) => "FAILED".to_owned(),
     };
@@ -22,11 +22,12 @@ pub(crate) fn case(name: &str, outcome: &Outcome) {
 }
 
 pub(crate) fn end(outcomes: &[(&str, Outcome)], took: Duration) -> ExitCode {
-    let (mut passed, mut gaps, mut failures) = (0, 0, String::new());
-    let mut failed = 0;
+    let (mut passed, mut failed, mut refused, mut gaps) = (0, 0, 0, 0);
+    let mut failures = String::new();
     for (name, outcome) in outcomes {
         match outcome {
-            Outcome::Passed | Outcome::Refused(_) => passed += 1,
+            Outcome::Passed => passed += 1,
+            Outcome::Refused(_) => refused += 1,
             Outcome::Gap(_) => gaps += 1,
             Outcome::Failed(reason) => {
                 failed += 1;
@@ -39,16 +40,25 @@ pub(crate) fn end(outcomes: &[(&str, Outcome)], took: Duration) -> ExitCode {
     }
     let result = if failed == 0 { "ok" } else { "FAILED" };
     print(&format!(
-        "\ntest result: {result}. {passed} passed; {failed} failed; {gaps} gaps; finished in \
-         {:.2}s\n\n",
+        "\ntest result: {result}. {passed} passed; {failed} failed; {refused} refused; {gaps} gaps; \
+         finished in {:.2}s\n\n",
         took.as_secs_f64(),
     ));
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// The cases as the usual harness lists tests.
 pub(crate) fn list() -> ExitCode {
-    print(&CASES.iter().map(|case| format!("{}: test\n", case.name)).collect::<String>());
+    print(
+        &CASES
+            .iter()
+            .map(|case| format!("{}: test\n", case.name))
+            .collect::<String>(),
+    );
     ExitCode::SUCCESS
 }
 
@@ -64,7 +74,10 @@ pub(crate) fn markdown(exceptions: &[(&str, Outcome)]) -> ExitCode {
     let mut text = if exceptions.is_empty() {
         format!("Passes all {all} cases.\n")
     } else {
-        format!("Passes {} of {all} cases.\n\n| Cases | |\n| --- | --- |\n", all - exceptions.len())
+        format!(
+            "Passes {} of {all} cases.\n\n| Cases | |\n| --- | --- |\n",
+            all - exceptions.len()
+        )
     };
     let mut reasons: Vec<&Outcome> = Vec::new();
     for (_, outcome) in exceptions {

@@ -40,7 +40,11 @@ impl<E: Engine> Suite<E> {
     /// A suite for the engine of this name, built as [`Shim::new`](shimwright_core::Shim::new)
     /// builds it.
     pub fn new(name: &'static str, engine: fn(&Options) -> Result<E, BoxError>) -> Self {
-        Self { name, engine, gaps: &[] }
+        Self {
+            name,
+            engine,
+            gaps: &[],
+        }
     }
 
     /// The cases that the engine is known not to pass.
@@ -54,11 +58,19 @@ impl<E: Engine> Suite<E> {
         let engine = match (self.engine)(&Options::default()) {
             Ok(engine) => engine,
             Err(error) => {
-                eprintln!("cannot build the engine {}: {}", self.name, child::chain(&*error));
+                eprintln!(
+                    "cannot build the engine {}: {}",
+                    self.name,
+                    child::chain(&*error)
+                );
                 return ExitCode::FAILURE;
             }
         };
-        let suite = Running { name: self.name, engine: &engine, gaps: self.gaps };
+        let suite = Running {
+            name: self.name,
+            engine: &engine,
+            gaps: self.gaps,
+        };
         match Command::parse(env::args().skip(1)) {
             Command::Run { case, beside } => suite.run_child(&case, &beside),
             Command::List => report::list(),
@@ -72,12 +84,18 @@ impl<E: Engine> Suite<E> {
 /// What the command line asks for.
 enum Command {
     /// Be the process in which a case's guest runs.
-    Run { case: String, beside: PathBuf },
+    Run {
+        case: String,
+        beside: PathBuf,
+    },
     List,
     Markdown,
     MarkdownCases,
     /// Run the cases whose name matches one of the filters, or all.
-    Test { filters: Vec<String>, exact: bool },
+    Test {
+        filters: Vec<String>,
+        exact: bool,
+    },
 }
 
 impl Command {
@@ -85,7 +103,10 @@ impl Command {
         let mut args = args.peekable();
         if args.next_if(|arg| arg == child::RUN).is_some() {
             let case = args.next().unwrap_or_default();
-            return Self::Run { case, beside: args.next().unwrap_or_default().into() };
+            return Self::Run {
+                case,
+                beside: args.next().unwrap_or_default().into(),
+            };
         }
         let (mut filters, mut exact) = (Vec::new(), false);
         for arg in args {
@@ -126,7 +147,10 @@ struct Running<'a> {
 impl Running<'_> {
     fn run_child(&self, name: &str, beside: &Path) -> ExitCode {
         match CASES.iter().find(|case| case.name == name) {
-            Some(Case { check: Check::Run(run), .. }) => child::main(self.engine, run, beside),
+            Some(Case {
+                check: Check::Run(run),
+                ..
+            }) => child::main(self.engine, run, beside),
             _ => {
                 eprintln!("no case {name} runs a guest");
                 ExitCode::FAILURE
@@ -138,14 +162,22 @@ impl Running<'_> {
         let wanted = |case: &&Case| {
             filters.is_empty()
                 || filters.iter().any(|filter| {
-                    if exact { case.name == filter } else { case.name.contains(filter.as_str()) }
+                    if exact {
+                        case.name == filter
+                    } else {
+                        case.name.contains(filter.as_str())
+                    }
                 })
         };
         let start = Instant::now();
         let cases: Vec<&Case> = CASES.iter().filter(wanted).collect();
         report::start(self.name, cases.len());
         let mut outcomes = Vec::new();
-        for gap in self.gaps.iter().filter(|gap| !CASES.iter().any(|case| case.name == gap.case)) {
+        for gap in self
+            .gaps
+            .iter()
+            .filter(|gap| !CASES.iter().any(|case| case.name == gap.case))
+        {
             let outcome = Outcome::Failed("a gap for a case that does not exist".to_owned());
             report::case(gap.case, &outcome);
             outcomes.push((gap.case, outcome));
@@ -161,7 +193,9 @@ impl Running<'_> {
     /// Runs a case, knowing the gaps.
     fn outcome(&self, case: &Case) -> Outcome {
         let outcome = self.check(case);
-        let Some(gap) = self.gaps.iter().find(|gap| gap.case == case.name) else { return outcome };
+        let Some(gap) = self.gaps.iter().find(|gap| gap.case == case.name) else {
+            return outcome;
+        };
         match outcome {
             Outcome::Failed(_) => Outcome::Gap(gap.reason),
             _ => Outcome::Failed(format!("it passes, and is no gap any more: {}", gap.reason)),
@@ -189,11 +223,16 @@ impl Running<'_> {
         if run.form == Form::Precompiled && self.engine.precompiler().is_none() {
             return Ok(Some(NO_PRECOMPILER.to_owned()));
         }
-        let as_wasm = Run { form: Form::Wasm, ..*run };
+        let as_wasm = Run {
+            form: Form::Wasm,
+            ..*run
+        };
         let workload = child::workload(self.engine, &as_wasm, Path::new(""))?;
         match self.engine.accepts(&workload) {
             Ok(()) => Ok(None),
-            Err(refusal) if refusal.to_string().is_empty() => Err("refused without a reason".into()),
+            Err(refusal) if refusal.to_string().is_empty() => {
+                Err("refused without a reason".into())
+            }
             Err(refusal) if workload.artifact().kind() == Kind::Module => {
                 Err(format!("a core module was refused: {refusal}").into())
             }
@@ -222,3 +261,63 @@ impl Running<'_> {
 }
 
 const NO_PRECOMPILER: &str = "this engine has no precompiler";
+
+#[cfg(test)]
+mod tests {
+    use shimwright_core::{Exit, Workload};
+
+    use super::*;
+
+    /// Refuses nothing and has no precompiler.
+    struct Fake;
+
+    impl Engine for Fake {
+        fn run(&self, _workload: &Workload) -> Result<Exit, BoxError> {
+            Err("not for running".into())
+        }
+    }
+
+    fn outcome(gaps: &'static [Gap], ask: fn(&dyn Engine) -> Result<Answer, BoxError>) -> Outcome {
+        let case = Case {
+            name: "case",
+            asserts: "nothing",
+            check: Check::Ask(ask),
+        };
+        Running {
+            name: "fake",
+            engine: &Fake,
+            gaps,
+        }
+        .outcome(&case)
+    }
+
+    const GAPS: &[Gap] = &[Gap::new("case", "why")];
+
+    #[test]
+    fn a_gap_excuses_a_failure() {
+        assert_eq!(
+            outcome(&[], |_| Err("wrong".into())),
+            Outcome::Failed("wrong".to_owned())
+        );
+        assert_eq!(outcome(GAPS, |_| Err("wrong".into())), Outcome::Gap("why"));
+    }
+
+    #[test]
+    fn a_gap_that_passes_fails() {
+        assert_eq!(outcome(&[], |_| Ok(Answer::Right)), Outcome::Passed);
+        assert!(matches!(
+            outcome(GAPS, |_| Ok(Answer::Right)),
+            Outcome::Failed(_)
+        ));
+        assert!(matches!(
+            outcome(GAPS, |_| Ok(Answer::NoPrecompiler)),
+            Outcome::Failed(_)
+        ));
+    }
+
+    #[test]
+    fn a_case_about_a_precompiler_needs_one() {
+        let refused = Outcome::Refused(NO_PRECOMPILER.to_owned());
+        assert_eq!(outcome(&[], |_| Ok(Answer::NoPrecompiler)), refused);
+    }
+}

@@ -15,6 +15,12 @@ use serde::{Deserialize, Serialize};
 /// Name under which the version 2 hierarchy is kept, which has no controller list.
 const UNIFIED: &str = "";
 
+/// The version 1 controllers a container gets a group of (OCI runtime spec, "Control groups").
+const CONTROLLERS: [&str; 12] = [
+    "blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "net_cls",
+    "net_prio", "perf_event", "pids",
+];
+
 /// The mounted hierarchies of this machine: controller name to mount point.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hierarchies {
@@ -89,6 +95,43 @@ impl Hierarchies {
         Ok(Cgroups::without(theirs, &own))
     }
 
+    /// Whether resources are controlled by version 1 hierarchies.
+    pub(crate) fn is_legacy(&self) -> bool {
+        self.mounts.contains_key("devices") && self.mounts.contains_key("memory")
+    }
+
+    /// The control groups a container at this path of its spec is going to have: one in each
+    /// version 1 hierarchy that controls something.
+    pub(crate) fn planned(&self, path: &Path) -> Cgroups {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        let directories = self
+            .mounts
+            .iter()
+            .filter(|(name, _)| CONTROLLERS.contains(&name.as_str()))
+            .map(|(name, (_, point))| (name.clone(), point.join(below)))
+            .collect();
+        Cgroups { directories }
+    }
+
+    /// Makes planned control groups, ready to be joined.
+    pub(crate) fn make(&self, cgroups: &Cgroups) -> io::Result<()> {
+        for directory in cgroups.directories.values() {
+            match std::fs::create_dir(directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    std::fs::create_dir_all(directory)?;
+                }
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        if let (Some(directory), Some((_, top))) =
+            (cgroups.controller("cpuset"), self.mounts.get("cpuset"))
+        {
+            inherit_cpuset(directory, top)?;
+        }
+        Ok(())
+    }
+
     /// The control groups made for the container whose first process is `pid`: all that this
     /// process is not in itself.
     pub(crate) fn of_container(&self, pid: Pid) -> io::Result<Cgroups> {
@@ -123,6 +166,20 @@ impl Cgroups {
     /// The directory in the version 2 hierarchy, if resources are controlled there.
     pub(crate) fn unified(&self) -> Option<&Path> {
         self.controller(UNIFIED)
+    }
+
+    /// Moves this process, which has a single thread, into every group.
+    ///
+    /// A thread that moves itself, named as `0` in `tasks`, can neither end nor execute meanwhile,
+    /// so the kernel does without the lock that `cgroup.procs` takes for that, and without waiting
+    /// for an RCU grace period (`cgroup_procs_write_start` in `kernel/cgroup/cgroup.c`).
+    pub(crate) fn join(&self) -> io::Result<()> {
+        self.directories.values().try_for_each(|directory| {
+            std::fs::OpenOptions::new()
+                .write(true)
+                .open(directory.join("tasks"))
+                .and_then(|mut tasks| io::Write::write_all(&mut tasks, b"0"))
+        })
     }
 
     /// Every process in the container's control groups, also in groups below them.
@@ -186,6 +243,22 @@ impl Cgroups {
         let deadline = Instant::now() + bound;
         self.directories.values().try_for_each(|directory| remove_tree(directory, deadline))
     }
+}
+
+/// A new group of `cpuset` has no processors and no memory, and takes no process until it has.
+fn inherit_cpuset(directory: &Path, top: &Path) -> io::Result<()> {
+    let is_set = |file: &str| {
+        std::fs::read_to_string(directory.join(file)).map(|text| !text.trim().is_empty())
+    };
+    if directory == top || (is_set("cpuset.cpus")? && is_set("cpuset.mems")?) {
+        return Ok(());
+    }
+    let parent = directory.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    inherit_cpuset(parent, top)?;
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        std::fs::write(directory.join(file), std::fs::read(parent.join(file))?)?;
+    }
+    Ok(())
 }
 
 fn collect_processes(directory: &Path, found: &mut Vec<Pid>) -> io::Result<()> {

@@ -35,6 +35,14 @@ impl Reaper {
         Launching { reaper: self }
     }
 
+    /// Has whoever awaits the receiver learn how a child ended that was forked just now: nothing
+    /// may be awaited between the fork and this call.
+    pub(crate) fn expect(&self, pid: i32) -> oneshot::Receiver<Status> {
+        let (sender, receiver) = oneshot::channel();
+        self.lock().awaited.insert(pid, sender);
+        receiver
+    }
+
     /// Collects every child that has ended.
     pub(crate) fn collect(&self) {
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
@@ -69,13 +77,16 @@ pub(crate) struct Launching<'a> {
 impl Launching<'_> {
     /// The launcher has named its process: whoever awaits the receiver learns how it ended.
     pub(crate) fn named(&self, pid: i32) -> oneshot::Receiver<Status> {
-        let (sender, receiver) = oneshot::channel();
-        let mut inner = self.reaper.lock();
-        match inner.early.remove(&pid) {
-            Some(status) => drop(sender.send(status)),
-            None => drop(inner.awaited.insert(pid, sender)),
+        let early = self.reaper.lock().early.remove(&pid);
+        match early {
+            Some(status) => {
+                let (sender, receiver) = oneshot::channel();
+                // The receiver is right here.
+                let _ = sender.send(status);
+                receiver
+            }
+            None => self.reaper.expect(pid),
         }
-        receiver
     }
 }
 

@@ -16,3 +16,4 @@ pub(crate) mod entrypoint;
 pub(crate) mod executor;
 pub(crate) mod launcher;
 pub(crate) mod rootfs;
+pub(crate) mod spawn;

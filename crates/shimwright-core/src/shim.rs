@@ -79,7 +79,7 @@ impl Shim {
             return info::run(&self.host);
         }
         match flags.action.as_str() {
-            "start" => start::run(&require(flags, "start")?),
+            "start" => start::run(&self.host, &require(flags, "start")?),
             "delete" => delete::run(&require(flags, "delete")?),
             "" => serve::run(self.host, &require(flags, "serve")?),
             other => Err(Error::invalid(format!("unknown action {other:?}"))),

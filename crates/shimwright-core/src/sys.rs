@@ -87,8 +87,8 @@ pub(crate) fn seal(file: impl AsFd) -> io::Result<()> {
 
 /// What [`fork`] returned into.
 pub(crate) enum Forked {
-    /// The process that called.
-    Parent,
+    /// The process that called, with the child's pid.
+    Parent(i32),
     /// The new process.
     Child,
 }
@@ -102,7 +102,7 @@ pub(crate) fn fork() -> io::Result<Forked> {
     match unsafe { libc::fork() } {
         0 => Ok(Forked::Child),
         failed if failed < 0 => Err(io::Error::last_os_error()),
-        _ => Ok(Forked::Parent),
+        pid => Ok(Forked::Parent(pid)),
     }
 }
 
@@ -113,6 +113,8 @@ pub(crate) fn exit_now(status: u8) -> ! {
 }
 
 /// Closes every descriptor above standard error but these.
+///
+/// Only at the very start of a process, or of a forked child.
 pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     let mut keep: Vec<u32> = keep.iter().filter_map(|&fd| u32::try_from(fd).ok()).collect();
     keep.sort_unstable();
@@ -121,8 +123,9 @@ pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     for last in keep.into_iter().filter(|&fd| fd >= 3).map(Some).chain([None]) {
         let end = last.map_or(u32::MAX, |fd| fd - 1);
         if first <= end {
-            // SAFETY: called in a freshly forked child, which leaves the owners of these
-            // descriptors behind: it ends with `exit_now` or `exec` and drops none of them.
+            // SAFETY: called either before this process has opened anything, or in a freshly forked
+            // child, which leaves the owners of these descriptors behind: it ends with `exit_now`
+            // or `exec` and drops none of them.
             if unsafe { libc::close_range(first, end, 0) } != 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -393,4 +396,9 @@ pub(crate) fn watch(
     // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and the
     // watch owns it.
     Ok(unsafe { tokio::io::unix::AsyncFd::register(descriptor) }?)
+}
+
+/// Keeps processes of other users from inspecting this one (`PR_SET_DUMPABLE` of `prctl(2)`).
+pub(crate) fn hide_from_other_users() -> io::Result<()> {
+    Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
 }

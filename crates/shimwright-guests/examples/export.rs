@@ -4,10 +4,15 @@ use std::error::Error;
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let directory = std::env::args_os().nth(1).ok_or("usage: export DIRECTORY")?;
+    let directory = std::env::args_os()
+        .nth(1)
+        .ok_or("usage: export DIRECTORY")?;
     let directory = PathBuf::from(directory);
     for guest in shimwright_guests::ALL {
-        std::fs::write(directory.join(format!("{}.wasm", guest.name())), guest.wasm())?;
+        std::fs::write(
+            directory.join(format!("{}.wasm", guest.name())),
+            guest.wasm(),
+        )?;
     }
     Ok(())
 }

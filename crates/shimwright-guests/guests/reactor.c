@@ -2,7 +2,8 @@
 #include <stdint.h>
 #include <unistd.h>
 
-static int initialized;
+// Volatile, so that clang does not run the constructor itself.
+static volatile int initialized;
 
 __attribute__((constructor)) static void initialize(void) { initialized = 1; }
 

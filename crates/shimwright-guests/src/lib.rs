@@ -126,7 +126,8 @@ mod tests {
             }
             let name = path.file_stem().unwrap().to_str().unwrap();
             assert!(
-                ALL.iter().any(|guest| guest.name().split('.').next() == Some(name)),
+                ALL.iter()
+                    .any(|guest| guest.name().split('.').next() == Some(name)),
                 "{name} is not in ALL"
             );
         }

@@ -1,8 +1,8 @@
 //! Components with WASI 0.2.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 
 use shimwright_core::{Artifact, BoxError, DEFAULT_FUNCTION, Exit, Precompiled, Workload};
 use wasmtime::component::types::ComponentItem;
@@ -23,7 +23,10 @@ struct Host {
 
 impl WasiView for Host {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }
 
@@ -33,11 +36,14 @@ pub(crate) async fn run(engine: &Engine, workload: &Workload) -> Result<Exit, Bo
         Artifact::Precompiled(precompiled) => load(engine, precompiled)?,
         _ => Component::new(engine, workload.wasm()?)?,
     };
-    let host =
-        Host { wasi: wasi::context(workload)?.build(), table: ResourceTable::new() };
+    let host = Host {
+        wasi: wasi::context(workload)?.build(),
+        table: ResourceTable::new(),
+    };
     let mut store = Store::new(engine, host);
     let result = if workload.function() == DEFAULT_FUNCTION {
-        let command = CommandPre::new(link(engine, &component)?)?;
+        let command = CommandPre::new(link(engine, &component)?)
+            .map_err(|error| format!("the component is not a command: {error}"))?;
         run_command(&command, &mut store).await
     } else {
         let (index, results) = find(&component, workload.function())?;
@@ -52,9 +58,13 @@ pub(crate) async fn run(engine: &Engine, workload: &Workload) -> Result<Exit, Bo
 
 /// Maps a component that was compiled earlier.
 fn load(engine: &Engine, precompiled: &Precompiled) -> Result<Component, BoxError> {
+    let file = precompiled.file();
     // For components Wasmtime takes a path only. This one names the very file that is open.
-    let path = format!("/proc/self/fd/{}", precompiled.file().as_raw_fd());
-    #[expect(unsafe_code, reason = "the loader of native code; only `Precompiled` gets here")]
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    #[expect(
+        unsafe_code,
+        reason = "the loader of native code; only `Precompiled` gets here"
+    )]
     // SAFETY: the bytes must be output of `Engine::precompile_component`, and a mapped file must
     // not change. `Precompiled` is made only of this engine's own output, and core keeps its file
     // from being changed. Output of another version or for another machine is refused by Wasmtime.
@@ -63,8 +73,8 @@ fn load(engine: &Engine, precompiled: &Precompiled) -> Result<Component, BoxErro
             Component::deserialize_file(engine, &path)
         } else {
             // A container without /proc, or a user who may not read the file by name.
-            let mut bytes = Vec::new();
-            precompiled.file().read_to_end(&mut bytes)?;
+            let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
+            file.read_exact_at(&mut bytes, 0)?;
             Component::deserialize(engine, &bytes)
         }
     };

@@ -11,7 +11,9 @@ pub(crate) fn for_compiling() -> wasmtime::Result<Config> {
     config
         // Wasmtime by itself accepts code of its whole major version, and so would keep code that
         // a security fix of the compiler was made for.
-        .module_version(ModuleVersionStrategy::Custom(wasmtime_environ::VERSION.to_owned()))?
+        .module_version(ModuleVersionStrategy::Custom(
+            wasmtime_environ::VERSION.to_owned(),
+        ))?
         // A trap is reported in one line: it needs the name of one function and no positions.
         .wasm_backtrace_max_frames(NonZeroUsize::new(1))
         .generate_address_map(false)
@@ -72,7 +74,11 @@ fn cpu_features() -> Vec<&'static str> {
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let features: [(&str, bool); 0] = [];
 
-    features.into_iter().filter(|(_, found)| *found).map(|(feature, _)| feature).collect()
+    features
+        .into_iter()
+        .filter(|(_, found)| *found)
+        .map(|(feature, _)| feature)
+        .collect()
 }
 
 #[cfg(test)]
@@ -87,7 +93,11 @@ mod tests {
     #[test]
     fn fingerprint_names_version_target_and_settings() {
         let fingerprint = fingerprint();
-        for part in [wasmtime_environ::VERSION, std::env::consts::ARCH, "memory_reservation"] {
+        for part in [
+            wasmtime_environ::VERSION,
+            std::env::consts::ARCH,
+            "generate_address_map",
+        ] {
             assert!(fingerprint.contains(part), "{part} is not in {fingerprint}");
         }
     }

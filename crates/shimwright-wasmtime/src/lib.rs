@@ -2,7 +2,6 @@
 //!
 //! [`Wasmtime`] is all that a shim needs. What is compiled ahead of time is mapped from its file
 //! when it runs, and the compiler is not touched then.
-#![doc = include_str!("../README.md")]
 
 mod component;
 mod config;
@@ -36,7 +35,9 @@ impl Engine for Wasmtime {
         };
         let engine = wasmtime::Engine::new(&config)?;
         // One thread: the guest runs on it, and so do its timers and sockets.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let exit = match workload.artifact().kind() {
             Kind::Module => runtime.block_on(module::run(&engine, workload)),
             Kind::Component => runtime.block_on(component::run(&engine, workload)),

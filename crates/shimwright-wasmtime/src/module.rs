@@ -28,7 +28,10 @@ pub(crate) async fn run(engine: &Engine, workload: &Workload) -> Result<Exit, Bo
 /// Maps a module that was compiled earlier.
 fn load(engine: &Engine, precompiled: &Precompiled) -> Result<Module, BoxError> {
     let file = precompiled.file().try_clone()?;
-    #[expect(unsafe_code, reason = "the loader of native code; only `Precompiled` gets here")]
+    #[expect(
+        unsafe_code,
+        reason = "the loader of native code; only `Precompiled` gets here"
+    )]
     // SAFETY: the file must hold output of `Engine::precompile_module`, unchanged while mapped.
     // `Precompiled` is made only of this engine's own output, and core keeps its file from being
     // changed. Output of another version or for another machine is refused by Wasmtime.

@@ -28,9 +28,13 @@ pub(crate) fn context(workload: &Workload) -> Result<WasiCtxBuilder, BoxError> {
         .allow_ip_name_lookup(true);
     for preopen in workload.preopens() {
         // What can be written is decided by the mounts below it.
-        wasi.preopened_dir(preopen.host(), preopen.guest(), FsPerms::ReadWrite).map_err(
-            |error| format!("cannot open the directory {}: {error}", preopen.host().display()),
-        )?;
+        wasi.preopened_dir(preopen.host(), preopen.guest(), FsPerms::ReadWrite)
+            .map_err(|error| {
+                format!(
+                    "cannot open the directory {}: {error}",
+                    preopen.host().display()
+                )
+            })?;
     }
     Ok(wasi)
 }

@@ -1,1 +1,14 @@
-//! To be written.
+//! Shimwright with the engines of your choice.
+//!
+//! This crate is [`shimwright_core`], and behind one feature each the engines that come with it:
+//!
+//! | feature | engine |
+//! | --- | --- |
+//! | `wasmtime` | `Wasmtime`: modules with WASI preview 1, components with WASI 0.2 |
+//!
+//! Depend on `shimwright-core` alone to write an engine of your own.
+
+pub use shimwright_core::*;
+
+#[cfg(feature = "wasmtime")]
+pub use shimwright_wasmtime::Wasmtime;

@@ -12,14 +12,18 @@ pub struct Wasmi {
 impl Wasmi {
     /// The engine, which has no options.
     pub fn new(_options: &Options) -> Result<Self, BoxError> {
-        Ok(Self { engine: wasmi::Engine::default() })
+        Ok(Self {
+            engine: wasmi::Engine::default(),
+        })
     }
 }
 
 impl Engine for Wasmi {
     fn run(&self, workload: &Workload) -> Result<Exit, BoxError> {
         let mut wasi = WasiCtxBuilder::new();
-        wasi.args(workload.args())?.envs(workload.env())?.inherit_stdio();
+        wasi.args(workload.args())?
+            .envs(workload.env())?
+            .inherit_stdio();
         for preopen in workload.preopens() {
             let directory = Dir::open_ambient_dir(preopen.host(), ambient_authority())?;
             wasi.preopened_dir(directory, preopen.guest())?;
@@ -30,11 +34,16 @@ impl Engine for Wasmi {
         let mut linker = Linker::<WasiCtx>::new(&self.engine);
         add_to_linker(&mut linker, |wasi| wasi)?;
         let instance = linker.instantiate_and_start(&mut store, &module)?;
+        if let Ok(initialize) = instance.get_typed_func::<(), ()>(&store, "_initialize") {
+            initialize.call(&mut store, ())?;
+        }
         let entry = instance
             .get_typed_func::<(), ()>(&store, workload.function())
             .map_err(|error| format!("cannot call {}: {error}", workload.function()))?;
 
-        let Err(error) = entry.call(&mut store, ()) else { return Ok(Exit::Code(0)) };
+        let Err(error) = entry.call(&mut store, ()) else {
+            return Ok(Exit::Code(0));
+        };
         match error.i32_exit_status() {
             Some(code) => Ok(Exit::Code(code)),
             None => Ok(Exit::Trap(error.to_string())),

@@ -14,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags};
 use super::entrypoint::{self, Entrypoint, Program};
 use super::executor::{Exec, Target, c_strings};
 use super::launcher::Reply;
+use super::spawn::{self, Spawn};
 use super::{cleanup, rootfs};
 use crate::artifact::{Artifact, Wasm};
 use crate::bundle::{Bundle, Init, Record};
@@ -46,8 +47,8 @@ pub(crate) struct Job<'a> {
 /// What the container's first process will be.
 struct Plan {
     exec: Exec,
-    /// The bundle libcontainer is shown.
-    bundle: PathBuf,
+    /// The spec to build the sandbox from.
+    spec: Spec,
     /// The spec has hooks to run after `start`.
     poststart: bool,
 }
@@ -60,6 +61,10 @@ impl Job<'_> {
     /// Why there is no container; everything done for it has been undone.
     pub(crate) fn run(self, streams: Streams) -> Result<(Reply, Option<OwnedFd>), Error> {
         let bundle = self.bundle;
+        // libcontainer needs a working directory, and the shim's own may have been removed: it is
+        // the bundle of the first container of the group.
+        rustix::process::chdir(bundle.directory())
+            .with_context(|| format!("enter the bundle {}", bundle.directory().display()))?;
         bundle.make_private()?;
         let mut record = Record::new(self.id);
         // Written before there is anything to clean up.
@@ -83,35 +88,27 @@ impl Job<'_> {
         let (systemd, no_pivot) = (self.options.systemd_cgroup, self.options.no_pivot_root);
         rootfs::mount(self.mounts, &bundle.rootfs())?;
         let plan = self.plan()?;
-        let container = ContainerBuilder::new(id.to_owned(), SyscallType::Linux)
-            .with_executor(plan.exec)
-            .with_root_path(bundle.libcontainer())
-            .context("use the bundle")?
-            .with_stdin(streams.stdin)
-            .with_stdout(streams.stdout)
-            .with_stderr(streams.stderr)
-            .as_init(&plan.bundle)
-            .with_systemd(systemd)
-            .with_no_pivot(no_pivot)
-            .with_detach(true)
-            .build()
-            .context("build the sandbox")?;
-        let pid = container.pid().and_then(|pid| Pid::from_raw(pid.as_raw()));
-        let pid = pid.ok_or_else(|| Error::invalid("the sandbox has no process"))?;
-        // It is our child, so the pid cannot have been given to another process yet.
-        record.cgroups = hierarchies.of_container(pid).context("find the control groups")?;
+        let Plan { exec, spec, poststart } = plan;
+        let pid = if !systemd && spawn::can(&spec, hierarchies) {
+            Spawn { id, bundle, hierarchies, spec, exec, no_pivot }.run(&streams, record)?
+        } else {
+            let pid = build(id, bundle, &spec, exec, streams, systemd, no_pivot)?;
+            // It is our child, so the pid cannot have been given to another process yet.
+            record.cgroups = hierarchies.of_container(pid).context("find the control groups")?;
+            pid
+        };
         let init = Init::of(pid).context("inspect the first process")?;
         record.init = Some(init);
         bundle.write_record(record)?;
         let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())
             .context("open the first process")?;
         let cgroups = record.cgroups.clone();
-        Ok((Reply::Created { init, cgroups, poststart: plan.poststart }, Some(handle)))
+        Ok((Reply::Created { init, cgroups, poststart }, Some(handle)))
     }
 
     fn plan(self) -> Result<Plan, Error> {
         let mut spec = self.bundle.spec()?;
-        let root = absolute_root(&spec, self.bundle)?;
+        let root = absolute_root(&mut spec, self.bundle)?;
         let process = spec.process().clone().ok_or_else(|| {
             Error::invalid("config.json has no process")
         })?;
@@ -123,8 +120,7 @@ impl Job<'_> {
         let found = entrypoint::find(&root, &mounts, &process)?;
         let (entrypoint, wasm) = match found {
             Some((_, Program::Linux(path))) => {
-                let bundle = self.bundle.directory().to_owned();
-                return Ok(Plan { exec: self.linux(&path, &process)?, bundle, poststart });
+                return Ok(Plan { exec: self.linux(&path, &process)?, spec, poststart });
             }
             Some((entrypoint, Program::Wasm(file))) => {
                 let digest = cache::digest(
@@ -134,15 +130,8 @@ impl Job<'_> {
             }
             None => self.wasm_layer(&process)?,
         };
-        let bundle = self.bundle.private();
-        let exec = self.wasm(entrypoint, wasm, &process)?;
         policy::restrict(&mut spec);
-        spec.set_root(spec.root().clone().map(|mut found| {
-            found.set_path(root);
-            found
-        }));
-        spec.save(bundle.join("config.json")).context("write the restricted config.json")?;
-        Ok(Plan { exec, bundle, poststart })
+        Ok(Plan { exec: self.wasm(entrypoint, wasm, &process)?, spec, poststart })
     }
 
     /// A program of the image runs as in any container.
@@ -244,9 +233,43 @@ impl Job<'_> {
     }
 }
 
-fn absolute_root(spec: &Spec, bundle: &Bundle) -> Result<PathBuf, Error> {
-    let root = spec.root().as_ref().ok_or_else(|| Error::invalid("config.json has no root"))?;
-    Ok(bundle.directory().join(root.path()))
+/// Has libcontainer's builder do all of it.
+fn build(
+    id: &str,
+    bundle: &Bundle,
+    spec: &Spec,
+    exec: Exec,
+    streams: Streams,
+    systemd: bool,
+    no_pivot: bool,
+) -> Result<Pid, Error> {
+    // The builder reads the spec from a bundle, and this one may have been restricted.
+    let shown = bundle.private();
+    spec.save(shown.join("config.json")).context("write the restricted config.json")?;
+    let container = ContainerBuilder::new(id.to_owned(), SyscallType::Linux)
+        .with_executor(exec)
+        .with_root_path(bundle.libcontainer())
+        .context("use the bundle")?
+        .with_stdin(streams.stdin)
+        .with_stdout(streams.stdout)
+        .with_stderr(streams.stderr)
+        .as_init(&shown)
+        .with_systemd(systemd)
+        .with_no_pivot(no_pivot)
+        .with_detach(true)
+        .build()
+        .context("build the sandbox")?;
+    let pid = container.pid().and_then(|pid| Pid::from_raw(pid.as_raw()));
+    pid.ok_or_else(|| Error::invalid("the sandbox has no process"))
+}
+
+/// Makes the root of a spec an absolute path, and returns it.
+fn absolute_root(spec: &mut Spec, bundle: &Bundle) -> Result<PathBuf, Error> {
+    let mut root = spec.root().clone().ok_or_else(|| Error::invalid("config.json has no root"))?;
+    let path = bundle.directory().join(root.path());
+    root.set_path(path.clone());
+    spec.set_root(Some(root));
+    Ok(path)
 }
 
 /// The file of the running program, wherever that is now: an upgrade may have replaced its path.

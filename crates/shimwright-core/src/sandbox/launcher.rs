@@ -11,10 +11,13 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
 
 use crate::bundle::Init;
 use crate::cgroup::Cgroups;
 use crate::error::{self, Code, Context, Error};
+use crate::exit::Status;
+use crate::reaper::Reaper;
 use crate::sys::{self, Forked};
 
 /// The longest reply in bytes; an error message is cut to fit.
@@ -54,6 +57,7 @@ impl From<Result<Reply, Error>> for Reply {
 #[derive(Debug)]
 pub(crate) struct Launcher {
     socket: AsyncFd<OwnedFd>,
+    ended: oneshot::Receiver<Status>,
 }
 
 impl Launcher {
@@ -63,6 +67,7 @@ impl Launcher {
     ///
     /// The reason why there is no child. What the job does comes with [`reply`](Self::reply).
     pub(crate) fn start(
+        reaper: &Reaper,
         keep: &[RawFd],
         job: impl FnOnce() -> Result<(Reply, Option<OwnedFd>), Error>,
     ) -> Result<Self, Error> {
@@ -74,21 +79,27 @@ impl Launcher {
         )
         .context("make a socket for a launcher")?;
         match sys::fork().context("start a launcher")? {
-            Forked::Parent => {
+            Forked::Parent(pid) => {
+                let ended = reaper.expect(pid);
                 rustix::io::ioctl_fionbio(&ours, true).context("set up a launcher's socket")?;
-                Ok(Self { socket: sys::watch(ours).context("watch a launcher's socket")? })
+                Ok(Self { socket: sys::watch(ours).context("watch a launcher's socket")?, ended })
             }
             Forked::Child => child(keep, theirs, job),
         }
     }
 
-    /// Waits for the answer, and the handle that came with it.
+    /// Waits for the answer, and the handle that came with it, and for the launcher's end.
+    ///
+    /// Only then is the shim the parent of a first process: what that asks the kernel to do when
+    /// its parent ends must not be about the launcher.
     pub(crate) async fn reply(self) -> Result<(Reply, Option<OwnedFd>), Error> {
         let received = self
             .socket
             .async_io(tokio::io::Interest::READABLE, |socket| receive(socket))
             .await
             .context("hear from a launcher")?;
+        // The reaper outlives every launcher, so there is no other outcome.
+        let _ = self.ended.await;
         match received {
             Some((Reply::Failed { code, message }, _)) => Err(Error::Remote { code, message }),
             Some(answer) => Ok(answer),

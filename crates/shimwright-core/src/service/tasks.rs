@@ -252,7 +252,7 @@ impl Task {
             shared.log,
         ];
         let keep: Vec<_> = keep.into_iter().flatten().collect();
-        let launcher = Launcher::start(&keep, || {
+        let launcher = Launcher::start(&shared.reaper, &keep, || {
             let shim_alive = shared.alive.0.try_clone().context("duplicate a pipe")?;
             let job = Job {
                 host: shared.host,
@@ -432,7 +432,7 @@ impl Task {
 
     fn launch(&self, job: impl FnOnce() -> Result<(), Error>) -> Result<Launcher, Error> {
         let keep: Vec<_> = self.shared.log.into_iter().collect();
-        Launcher::start(&keep, || job().map(|()| (Reply::Done, None)))
+        Launcher::start(&self.shared.reaper, &keep, || job().map(|()| (Reply::Done, None)))
     }
 
     fn init(&self) -> Result<&OwnedFd, Error> {

@@ -36,8 +36,11 @@ pub(super) fn run(host: Host, flags: &Flags) -> Result<(), Error> {
     let number = number.ok_or_else(|| {
         Error::invalid("this action is containerd's business: did you mean -v, -info or start?")
     })?;
+    sys::close_all_but(&[number]).context("close inherited descriptors")?;
     let listener = UnixListener::from(sys::inherited(number).context("take over the socket")?);
     sys::disable_huge_pages();
+    // It was executed as `/proc/self/exe`, and would be called `exe`.
+    let _ = rustix::thread::set_name(c"containerd-shim");
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .context("become the parent of orphans")?;
     let signals = sys::signal_fd().context("receive signals")?;
@@ -101,12 +104,13 @@ async fn serve(
             },
         }
     }
-    events.flush(FLUSH_BOUND).await;
-    // The answer to `Shutdown` is on its way; containerd expects the connection to end after it.
-    let _ = tokio::time::timeout(Duration::from_secs(1), server.shutdown()).await;
+    // From here on a `start` of the group has to find nobody, and start another process.
     if let Some(socket) = socket {
         let _ = std::fs::remove_file(socket);
     }
+    events.flush(FLUSH_BOUND).await;
+    // The answer to `Shutdown` is on its way; containerd expects the connection to end after it.
+    let _ = tokio::time::timeout(Duration::from_secs(1), server.shutdown()).await;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use super::bootstrap::Request;
 use super::print;
 use crate::bundle::{Bundle, group, write_atomically};
 use crate::error::{Context, Error};
+use crate::host::Host;
 use crate::{cache, role, sys};
 
 /// The file with the address of the shim process, for containerd up to 1.7.
@@ -23,14 +24,15 @@ pub(super) const ADDRESS_FILE: &str = "address";
 /// The file with the pid of the shim process, for people.
 const PID_FILE: &str = "shim.pid";
 
-pub(super) fn run(flags: &Flags) -> Result<(), Error> {
+pub(super) fn run(host: &Host, flags: &Flags) -> Result<(), Error> {
     let request = Request::read(flags)?;
     // containerd's working directory for this command is the bundle.
     let directory = std::env::current_dir().context("find the bundle")?;
     let bundle = Bundle::new(directory);
     let spec = bundle.spec()?;
     let group = group(spec.annotations().as_ref(), &flags.id);
-    let address = request.opts.socket_address(group);
+    // The name is in it, or the shims of two engines in one pod would take each other's place.
+    let address = request.opts.socket_address(&format!("{group}@{}", host.name));
     let path = socket_path(&address);
 
     if let Some(listener) = listen(&path)? {

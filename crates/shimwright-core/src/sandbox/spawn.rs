@@ -1,0 +1,285 @@
+//! The first process of a container, with as few processes and system calls as it takes.
+//!
+//! libcontainer's own way to it goes through an intermediate process and looks up each cgroup
+//! controller's place anew; and it moves that process into each version 1 hierarchy through
+//! `cgroup.procs`, for which the kernel takes a lock that waits for an RCU grace period, milliseconds
+//! in which nothing happens. What is inside the sandbox is still all libcontainer's: this module
+//! replaces `container_main_process` and `container_intermediate_process`, and calls its
+//! `container_init_process`. See `docs/decisions/0001-process-model.md`.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::rc::Rc;
+
+use libcgroups::common::{CgroupConfig, CgroupManager, ControllerOpt};
+use libcontainer::container::{Container, ContainerStatus};
+use libcontainer::hooks::run_hooks;
+use libcontainer::notify_socket::{NOTIFY_FILE, NotifyListener};
+use libcontainer::process::args::{ContainerArgs, ContainerType};
+use libcontainer::process::channel::{self, MainReceiver, MainSender};
+use libcontainer::process::init::container_init_process;
+use libcontainer::syscall::syscall::SyscallType;
+use libcontainer::validator::Validator;
+use oci_spec::runtime::{
+    Linux, LinuxNamespaceType, LinuxResources, LinuxSeccompAction, Process, Spec,
+};
+use rustix::process::Pid;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+
+use super::executor::Exec;
+use crate::bundle::{Bundle, Record};
+use crate::cgroup::{Cgroups, Hierarchies};
+use crate::engine::BoxError;
+use crate::error::{Context, Error};
+use crate::stdio::Streams;
+use crate::sys::{self, Forked};
+
+/// Devices every container may use, whatever the spec's rules say (OCI runtime spec, "Default
+/// Devices"), and the making of device files, which needs the capability anyway.
+const DEVICES: [&str; 11] = [
+    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm",
+    "c 5:0 rwm", "c 5:1 rwm", "c 5:2 rwm", "c 136:* rwm",
+];
+
+/// Whether this module can build the sandbox of a spec; otherwise libcontainer's builder must.
+///
+/// What is left to the builder: version 2 hierarchies and systemd, namespaces that need their maps
+/// or offsets written from outside, and requests that the process makes while it is set up.
+pub(crate) fn can(spec: &Spec, hierarchies: &Hierarchies) -> bool {
+    let Some(linux) = spec.linux() else { return false };
+    let needs_outside = |kind| {
+        matches!(kind, LinuxNamespaceType::User | LinuxNamespaceType::Time)
+    };
+    let listens = linux.seccomp().as_ref().is_some_and(|seccomp| {
+        seccomp.listener_path().is_some()
+            || seccomp.default_action() == LinuxSeccompAction::ScmpActNotify
+            || seccomp
+                .syscalls()
+                .iter()
+                .flatten()
+                .any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify)
+    });
+    let maps_ids = spec.mounts().iter().flatten().any(|mount| {
+        mount.uid_mappings().is_some() || mount.gid_mappings().is_some()
+    });
+    hierarchies.is_legacy()
+        && cgroups_path(linux).is_some()
+        && !linux.namespaces().iter().flatten().any(|namespace| needs_outside(namespace.typ()))
+        && !listens
+        && !maps_ids
+        && linux.net_devices().as_ref().is_none_or(|devices| devices.is_empty())
+        && linux.intel_rdt().is_none()
+}
+
+/// A path of cgroupfs, not of systemd.
+fn cgroups_path(linux: &Linux) -> Option<&Path> {
+    let path = linux.cgroups_path().as_deref()?;
+    let is_plain = !path.to_string_lossy().contains(':') && path != Path::new("/");
+    (is_plain && !path.as_os_str().is_empty()).then_some(path)
+}
+
+/// What it takes to spawn the first process.
+#[derive(Debug)]
+pub(crate) struct Spawn<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) bundle: &'a Bundle,
+    pub(crate) hierarchies: &'a Hierarchies,
+    pub(crate) spec: Spec,
+    pub(crate) exec: Exec,
+    pub(crate) no_pivot: bool,
+}
+
+impl Spawn<'_> {
+    /// Builds the sandbox; the first process then waits for `start`. Records what has to be
+    /// cleaned up before it exists.
+    pub(crate) fn run(self, streams: &Streams, record: &mut Record) -> Result<Pid, Error> {
+        Validator::validate_spec(&self.spec).context("accept config.json")?;
+        let (linux, process) = match (self.spec.linux(), self.spec.process()) {
+            (Some(linux), Some(process)) => (linux, process),
+            _ => return Err(Error::invalid("config.json has no linux or no process section")),
+        };
+        let path = cgroups_path(linux).ok_or_else(|| Error::invalid("no path of cgroups"))?;
+        record.cgroups = self.hierarchies.planned(path);
+        self.bundle.write_record(record)?;
+        self.hierarchies.make(&record.cgroups).context("make the control groups")?;
+        if let Some(resources) = linux.resources() {
+            limit(resources, path, &record.cgroups)?;
+        }
+        self.build(&record.cgroups, linux, process, streams).context("build the sandbox")
+    }
+
+    fn build(
+        &self,
+        cgroups: &Cgroups,
+        linux: &Linux,
+        process: &Process,
+        streams: &Streams,
+    ) -> Result<Pid, BoxError> {
+        let directory = self.bundle.libcontainer().join(self.id);
+        std::fs::create_dir_all(&directory)?;
+        let notify_path = directory.join(NOTIFY_FILE);
+        let mut container =
+            Container::new(self.id, ContainerStatus::Creating, None, self.bundle.directory(), &directory)?;
+        container.set_systemd(false).set_annotations(self.spec.annotations().clone());
+        let rootfs = std::fs::canonicalize(
+            self.spec.root().as_ref().ok_or("config.json has no root")?.path(),
+        )?;
+        // Inherited by the first process, and not writable any more once that is set up.
+        if let Some(score) = process.oom_score_adj() {
+            std::fs::write("/proc/self/oom_score_adj", score.to_string())?;
+        }
+        sys::hide_from_other_users()?;
+        let args = ContainerArgs {
+            container_type: ContainerType::InitContainer,
+            syscall: SyscallType::Linux,
+            spec: Rc::new(self.spec.clone()),
+            rootfs,
+            console_socket: None,
+            notify_listener: NotifyListener::new(&notify_path)?,
+            preserve_fds: 0,
+            container: Some(container.clone()),
+            user_ns_config: None,
+            cgroup_config: CgroupConfig {
+                cgroup_path: linux.cgroups_path().clone().unwrap_or_default(),
+                systemd_cgroup: false,
+                container_name: self.id.to_owned(),
+            },
+            detached: true,
+            executor: Box::new(self.exec.clone()),
+            no_pivot: self.no_pivot,
+            stdin: Some(streams.stdin.as_raw_fd()),
+            stdout: Some(streams.stdout.as_raw_fd()),
+            stderr: Some(streams.stderr.as_raw_fd()),
+            as_sibling: false,
+            pid_file: None,
+        };
+        let (mut to_main, from_init) = channel::main_channel()?;
+        let (mut to_init, mut from_main) = channel::init_channel()?;
+        let child = || {
+            let outcome = join(cgroups, process)
+                .and_then(|()| Ok(container_init_process(&args, &mut to_main, &mut from_main)?));
+            fail(&mut to_main, outcome);
+        };
+        let pid = fork_into_pid_namespace(linux, child)?;
+        to_main.close()?;
+        from_main.close()?;
+        container.set_pid(pid.as_raw_nonzero().get());
+        wait_for_init(&container, &self.spec, from_init, &mut to_init)?;
+        container.set_status(ContainerStatus::Created).save()?;
+        Ok(pid)
+    }
+}
+
+/// The parent's side of the conversation (`container_main_process.rs` of libcontainer).
+fn wait_for_init(
+    container: &Container,
+    spec: &Spec,
+    mut from_init: MainReceiver,
+    to_init: &mut channel::InitSender,
+) -> Result<(), BoxError> {
+    if let Some(hooks) = spec.hooks() {
+        from_init.wait_for_hook_request()?;
+        for stage in [hooks.prestart(), hooks.create_runtime()] {
+            run_hooks(stage.as_ref(), Some(&container.state), None, None, None)?;
+        }
+        to_init.hook_done()?;
+    }
+    to_init.close()?;
+    from_init.wait_for_init_ready()?;
+    Ok(from_init.close()?)
+}
+
+/// The first process joins its control groups before it allocates anything.
+fn join(cgroups: &Cgroups, process: &Process) -> Result<(), BoxError> {
+    cgroups.join()?;
+    let syscall = SyscallType::Linux.create_syscall();
+    for limit in process.rlimits().iter().flatten() {
+        syscall.set_rlimit(limit)?;
+    }
+    Ok(())
+}
+
+fn fail(to_main: &mut MainSender, outcome: Result<(), BoxError>) {
+    if let Err(error) = outcome {
+        // Nobody is listening once the first process was ready, and then this is not reached.
+        let _ = to_main.exec_failed(crate::error::chain(&*error));
+    }
+}
+
+/// Forks a process that is the first of the pid namespace the spec asks for, if it asks for one.
+///
+/// Entering one is about children only, so this process leaves it again: hooks belong outside.
+fn fork_into_pid_namespace(linux: &Linux, child: impl FnOnce()) -> Result<Pid, BoxError> {
+    let wanted = linux
+        .namespaces()
+        .iter()
+        .flatten()
+        .find(|namespace| namespace.typ() == LinuxNamespaceType::Pid);
+    let own = File::open("/proc/self/ns/pid")?;
+    match wanted.map(|namespace| namespace.path().as_deref()) {
+        Some(Some(path)) => enter_pid_namespace(&File::open(path)?)?,
+        Some(None) => sys::unshare(UnshareFlags::NEWPID)?,
+        None => {}
+    }
+    let pid = match sys::fork()? {
+        Forked::Child => {
+            child();
+            sys::exit_now(crate::exit::Status::ENGINE_FAILED.code())
+        }
+        Forked::Parent(pid) => pid,
+    };
+    if wanted.is_some() {
+        enter_pid_namespace(&own)?;
+    }
+    Ok(Pid::from_raw(pid).ok_or("fork gave no pid")?)
+}
+
+fn enter_pid_namespace(namespace: impl AsFd) -> Result<(), BoxError> {
+    let kind = Some(LinkNameSpaceType::ProcessID);
+    Ok(rustix::thread::move_into_link_name_space(namespace.as_fd(), kind)?)
+}
+
+/// Applies the resource limits of a spec.
+fn limit(resources: &LinuxResources, path: &Path, cgroups: &Cgroups) -> Result<(), Error> {
+    let mut rest = resources.clone();
+    if let Some(devices) = cgroups.controller("devices") {
+        limit_devices(resources, devices).context("limit the container's devices")?;
+        rest.set_devices(None);
+    }
+    // The weight that containerd gives every container is not worth a search for controllers.
+    if let (Some(directory), Some(mut cpu)) = (cgroups.controller("cpu"), rest.cpu().clone()) {
+        if let Some(shares) = cpu.shares() {
+            std::fs::write(directory.join("cpu.shares"), shares.to_string())
+                .context("set the container's cpu shares")?;
+        }
+        cpu.set_shares(None);
+        rest.set_cpu(Some(cpu).filter(|cpu| *cpu != Default::default()));
+    }
+    if rest == none() {
+        return Ok(());
+    }
+    let manager = libcgroups::v1::Manager::new(path).context("find the controllers")?;
+    let options = ControllerOpt {
+        resources,
+        disable_oom_killer: false,
+        oom_score_adj: None,
+        freezer_state: None,
+    };
+    manager.apply(&options).context("limit the container's resources")
+}
+
+/// Resources that limit nothing.
+fn none() -> LinuxResources {
+    let mut none = LinuxResources::default();
+    none.set_devices(None);
+    none
+}
+
+fn limit_devices(resources: &LinuxResources, directory: &Path) -> std::io::Result<()> {
+    for rule in resources.devices().iter().flatten() {
+        let file = if rule.allow() { "devices.allow" } else { "devices.deny" };
+        std::fs::write(directory.join(file), rule.to_string())?;
+    }
+    DEVICES.iter().try_for_each(|rule| std::fs::write(directory.join("devices.allow"), rule))
+}
