@@ -165,6 +165,11 @@ impl Containerd {
         &self.ground
     }
 
+    /// The path of a shim in the directory that is preferred.
+    pub(crate) fn shim(&self, name: &str) -> PathBuf {
+        Path::new(self.path.split(':').next().unwrap_or_default()).join(name)
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -194,10 +199,6 @@ impl Containerd {
         ctr.args(["image", "import", "--snapshotter", self.snapshotter]);
         if image.platform == Platform::Wasm {
             ctr.args(["--platform", "wasi/wasm"]);
-            // The transfer service of 2.x unpacks only for platforms named in its configuration.
-            if self.release >= Release::V2 {
-                ctr.arg("--local");
-            }
         }
         ctr.arg(&archive);
         process::run(ctr, LONG)?.success()?;

@@ -29,7 +29,9 @@ impl Kind {
     /// A [`Refusal`] if the bytes are no WebAssembly binary, or one of a version that is not known.
     pub fn detect(bytes: &[u8]) -> Result<Self, Refusal> {
         let Some(preamble) = bytes.first_chunk::<8>() else {
-            return Err(Refusal::new("not a WebAssembly binary: shorter than its preamble"));
+            return Err(Refusal::new(
+                "not a WebAssembly binary: shorter than its preamble",
+            ));
         };
         let [m0, m1, m2, m3, v0, v1, layer0, layer1] = *preamble;
         if [m0, m1, m2, m3] != MAGIC {
@@ -83,7 +85,10 @@ impl Artifact {
         if self.kind() == kind {
             return Ok(());
         }
-        Err(Refusal::new(format!("this engine runs a {kind}, not a {}", self.kind())))
+        Err(Refusal::new(format!(
+            "this engine runs a {kind}, not a {}",
+            self.kind()
+        )))
     }
 }
 
@@ -102,7 +107,10 @@ impl Wasm {
     /// A [`Refusal`] if they are no WebAssembly binary.
     pub fn new(bytes: Vec<u8>) -> Result<Self, Refusal> {
         let kind = Kind::detect(&bytes)?;
-        Ok(Self { bytes: Mapping::from(bytes), kind })
+        Ok(Self {
+            bytes: Mapping::from(bytes),
+            kind,
+        })
     }
 
     /// Maps a binary's file; its pages stay shared with everyone who reads the file.
@@ -141,7 +149,10 @@ pub struct Precompiled {
 impl Precompiled {
     /// Wraps a file that the cache has verified.
     pub(crate) fn trusted(file: impl Into<OwnedFd>, kind: Kind) -> Self {
-        Self { file: File::from(file.into()), kind }
+        Self {
+            file: File::from(file.into()),
+            kind,
+        }
     }
 
     /// Compiles a binary in this process, into anonymous memory that can no longer be changed.
@@ -156,7 +167,10 @@ impl Precompiled {
         let mut file = crate::sys::sealable_memfd(c"precompiled")?;
         file.write_all(&native)?;
         crate::sys::seal(&file)?;
-        Ok(Self { file, kind: wasm.kind() })
+        Ok(Self {
+            file,
+            kind: wasm.kind(),
+        })
     }
 
     /// The file that holds the native code, to be mapped rather than read: its pages are then
@@ -194,10 +208,19 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused_with_a_reason() {
-        check(b"", Err("not a WebAssembly binary: shorter than its preamble"));
+        check(
+            b"",
+            Err("not a WebAssembly binary: shorter than its preamble"),
+        );
         check(b"\x7fELF\x02\x01\x01\0", Err("not a WebAssembly binary"));
-        check(b"\0asm\x02\0\0\0", Err("WebAssembly binary of unknown version 2, layer 0"));
-        check(b"\0asm\x01\0\x07\0", Err("WebAssembly binary of unknown version 1, layer 7"));
+        check(
+            b"\0asm\x02\0\0\0",
+            Err("WebAssembly binary of unknown version 2, layer 0"),
+        );
+        check(
+            b"\0asm\x01\0\x07\0",
+            Err("WebAssembly binary of unknown version 1, layer 7"),
+        );
     }
 
     #[test]

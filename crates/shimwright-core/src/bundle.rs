@@ -19,8 +19,10 @@ const MAX_CONFIG: u64 = 16 << 20;
 
 /// Annotations that name a group of containers served by one shim process, in order of rank: the
 /// runc shim's own, and the pod's of the CRI plugin.
-const GROUP_ANNOTATIONS: [&str; 2] =
-    ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+const GROUP_ANNOTATIONS: [&str; 2] = [
+    "io.containerd.runc.v2.group",
+    "io.kubernetes.cri.sandbox-id",
+];
 
 /// The directory of one container.
 #[derive(Clone, Debug)]
@@ -30,7 +32,9 @@ pub(crate) struct Bundle {
 
 impl Bundle {
     pub(crate) fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        Self {
+            directory: directory.into(),
+        }
     }
 
     /// The bundle itself.
@@ -68,7 +72,9 @@ impl Bundle {
     /// Reads what an earlier process recorded; `None` if there is no record that can be read.
     pub(crate) fn record(&self) -> Option<Record> {
         let bytes = read_bounded(&self.private().join("record.json")).ok()?;
-        serde_json::from_slice(&bytes).ok().filter(|record: &Record| record.version == VERSION)
+        serde_json::from_slice(&bytes)
+            .ok()
+            .filter(|record: &Record| record.version == VERSION)
     }
 
     /// Replaces the record atomically.
@@ -168,8 +174,14 @@ pub(crate) fn validate_id(id: &str) -> Result<(), Error> {
     let valid = !id.is_empty()
         && id.len() <= 76
         && id.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && id.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
-    if valid { Ok(()) } else { Err(Error::invalid(format!("invalid container id {id:?}"))) }
+        && id
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+    if valid {
+        Ok(())
+    } else {
+        Err(Error::invalid(format!("invalid container id {id:?}")))
+    }
 }
 
 /// Writes a file so that a reader finds the old content or the new, never a part.
@@ -182,7 +194,9 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
         .write(true)
         .mode(0o600)
         .open(&temporary)?;
-    let written = file.write_all(content).and_then(|()| std::fs::rename(&temporary, path));
+    let written = file
+        .write_all(content)
+        .and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }
@@ -192,7 +206,9 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     use std::io::Read;
     let mut content = Vec::new();
-    let read = std::fs::File::open(path)?.take(MAX_CONFIG + 1).read_to_end(&mut content)?;
+    let read = std::fs::File::open(path)?
+        .take(MAX_CONFIG + 1)
+        .read_to_end(&mut content)?;
     if read as u64 > MAX_CONFIG {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
@@ -257,8 +273,18 @@ mod tests {
     #[test]
     fn a_broken_config_is_named_with_the_place_of_the_mistake() {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("config.json"), "{\n \"ociVersion\": 1 }").unwrap();
-        let error = Bundle::new(directory.path()).spec().unwrap_err().to_string();
-        assert!(error.contains("config.json: ") && error.contains("line 2"), "{error}");
+        std::fs::write(
+            directory.path().join("config.json"),
+            "{\n \"ociVersion\": 1 }",
+        )
+        .unwrap();
+        let error = Bundle::new(directory.path())
+            .spec()
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("config.json: ") && error.contains("line 2"),
+            "{error}"
+        );
     }
 }

@@ -98,7 +98,10 @@ impl Cache {
         if entry.file_name().to_str() == Some(digest.as_str()) {
             return Ok(Some(file));
         }
-        Err(io::Error::new(io::ErrorKind::InvalidData, "the content is not what was stored"))
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the content is not what was stored",
+        ))
     }
 
     /// Finds an artifact, or has it compiled into the file `compile` is given.
@@ -148,7 +151,11 @@ impl Cache {
             .open(&unnamed)
             .with_context(cannot_store)?;
         compile(&file)?;
-        let digest = digest(Mapping::of_file(file.as_fd()).with_context(cannot_store)?.as_ref());
+        let digest = digest(
+            Mapping::of_file(file.as_fd())
+                .with_context(cannot_store)?
+                .as_ref(),
+        );
         let named = aside.join(digest);
         std::fs::rename(&unnamed, &named).with_context(cannot_store)?;
         // Opened again: a runner must not inherit a descriptor that can write.
@@ -175,10 +182,12 @@ pub(crate) fn digest(bytes: &[u8]) -> Hex {
 
 fn hex(bytes: &[u8]) -> Hex {
     use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// Keys share one lock file, each locking a byte of its own: nothing is left to clean up.
@@ -231,8 +240,13 @@ mod tests {
         let (_directory, cache) = cache();
         let key = key("e", "f", "w");
         assert!(cache.find(&key).unwrap().is_none());
-        assert_eq!(content(cache.find_or_compile(&key, write("native")).unwrap()), "native");
-        let found = cache.find_or_compile(&key, |_| panic!("compiled twice")).unwrap();
+        assert_eq!(
+            content(cache.find_or_compile(&key, write("native")).unwrap()),
+            "native"
+        );
+        let found = cache
+            .find_or_compile(&key, |_| panic!("compiled twice"))
+            .unwrap();
         assert_eq!(content(found), "native");
     }
 
@@ -242,22 +256,35 @@ mod tests {
         let key = key("e", "f", "w");
         cache.find_or_compile(&key, write("native")).unwrap();
         let place = cache.directory.join(&key);
-        let stored = std::fs::read_dir(&place).unwrap().next().unwrap().unwrap().path();
+        let stored = std::fs::read_dir(&place)
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path();
         std::fs::remove_file(&stored).unwrap();
         std::fs::write(&stored, "damaged").unwrap();
-        assert_eq!(content(cache.find_or_compile(&key, write("native")).unwrap()), "native");
+        assert_eq!(
+            content(cache.find_or_compile(&key, write("native")).unwrap()),
+            "native"
+        );
     }
 
     #[test]
     fn a_failed_compile_leaves_nothing() {
         let (_directory, cache) = cache();
         let key = key("e", "f", "w");
-        cache.find_or_compile(&key, |_| Err(Error::invalid("no module"))).unwrap_err();
+        cache
+            .find_or_compile(&key, |_| Err(Error::invalid("no module")))
+            .unwrap_err();
         let names: Vec<_> = std::fs::read_dir(&cache.directory)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
-        assert!(names.iter().all(|name| name == "empty" || name == "lock"), "{names:?}");
+        assert!(
+            names.iter().all(|name| name == "empty" || name == "lock"),
+            "{names:?}"
+        );
     }
 
     #[test]
@@ -272,7 +299,12 @@ mod tests {
 
     #[test]
     fn keys_differ_in_every_part() {
-        let keys = [key("a", "b", "c"), key("ab", "", "c"), key("a", "bc", ""), key("a", "b", "d")];
+        let keys = [
+            key("a", "b", "c"),
+            key("ab", "", "c"),
+            key("a", "bc", ""),
+            key("a", "b", "d"),
+        ];
         for (index, one) in keys.iter().enumerate() {
             assert!(keys[index + 1..].iter().all(|other| other != one));
         }

@@ -17,8 +17,18 @@ const UNIFIED: &str = "";
 
 /// The version 1 controllers a container gets a group of (OCI runtime spec, "Control groups").
 const CONTROLLERS: [&str; 12] = [
-    "blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "net_cls",
-    "net_prio", "perf_event", "pids",
+    "blkio",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "freezer",
+    "hugetlb",
+    "memory",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "pids",
 ];
 
 /// The mounted hierarchies of this machine: controller name to mount point.
@@ -31,18 +41,26 @@ pub(crate) struct Hierarchies {
 impl Hierarchies {
     /// Reads the mount table of this process.
     pub(crate) fn discover() -> io::Result<Self> {
-        Ok(Self::parse(&std::fs::read_to_string("/proc/self/mountinfo")?))
+        Ok(Self::parse(&std::fs::read_to_string(
+            "/proc/self/mountinfo",
+        )?))
     }
 
     /// Parses `/proc/PID/mountinfo` (`proc_pid_mountinfo(5)`).
     fn parse(mountinfo: &str) -> Self {
         let mut mounts = BTreeMap::new();
         for line in mountinfo.lines() {
-            let Some((before, after)) = line.split_once(" - ") else { continue };
+            let Some((before, after)) = line.split_once(" - ") else {
+                continue;
+            };
             let mut before = before.split(' ').skip(3);
-            let (Some(root), Some(point)) = (before.next(), before.next()) else { continue };
+            let (Some(root), Some(point)) = (before.next(), before.next()) else {
+                continue;
+            };
             let mut after = after.split(' ');
-            let (Some(kind), Some(options)) = (after.next(), after.nth(1)) else { continue };
+            let (Some(kind), Some(options)) = (after.next(), after.nth(1)) else {
+                continue;
+            };
             let place = (root.to_owned(), PathBuf::from(point));
             match kind {
                 "cgroup2" => {
@@ -50,7 +68,9 @@ impl Hierarchies {
                 }
                 "cgroup" => {
                     for option in options.split(',') {
-                        mounts.entry(option.to_owned()).or_insert_with(|| place.clone());
+                        mounts
+                            .entry(option.to_owned())
+                            .or_insert_with(|| place.clone());
                     }
                 }
                 _ => {}
@@ -65,10 +85,18 @@ impl Hierarchies {
         let mut found = BTreeMap::new();
         for line in membership.lines() {
             let mut fields = line.splitn(3, ':').skip(1);
-            let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+            let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+                continue;
+            };
             for controller in controllers.split(',') {
-                let Some((root, point)) = self.mounts.get(controller) else { continue };
-                let below = if root == "/" { Some(path) } else { path.strip_prefix(root.as_str()) };
+                let Some((root, point)) = self.mounts.get(controller) else {
+                    continue;
+                };
+                let below = if root == "/" {
+                    Some(path)
+                } else {
+                    path.strip_prefix(root.as_str())
+                };
                 if let Some(below) = below {
                     let directory = point.join(below.trim_start_matches('/'));
                     found.insert(controller.to_owned(), directory);
@@ -149,12 +177,11 @@ pub(crate) struct Cgroups {
 }
 
 impl Cgroups {
-    fn without(
-        theirs: BTreeMap<String, PathBuf>,
-        own: &BTreeMap<String, PathBuf>,
-    ) -> Self {
-        let directories =
-            theirs.into_iter().filter(|(name, path)| own.get(name) != Some(path)).collect();
+    fn without(theirs: BTreeMap<String, PathBuf>, own: &BTreeMap<String, PathBuf>) -> Self {
+        let directories = theirs
+            .into_iter()
+            .filter(|(name, path)| own.get(name) != Some(path))
+            .collect();
         Self { directories }
     }
 
@@ -241,7 +268,9 @@ impl Cgroups {
     /// The first directory that could not be removed within `bound`.
     pub(crate) fn remove(&self, bound: Duration) -> io::Result<()> {
         let deadline = Instant::now() + bound;
-        self.directories.values().try_for_each(|directory| remove_tree(directory, deadline))
+        self.directories
+            .values()
+            .try_for_each(|directory| remove_tree(directory, deadline))
     }
 }
 
@@ -273,7 +302,10 @@ fn collect_processes(directory: &Path, found: &mut Vec<Pid>) -> io::Result<()> {
         }
         Err(error) => return Err(error),
     };
-    found.extend(text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)));
+    found.extend(
+        text.lines()
+            .filter_map(|line| Pid::from_raw(line.parse().ok()?)),
+    );
     for below in subdirectories(directory)? {
         collect_processes(&below, found)?;
     }
@@ -334,8 +366,10 @@ mod tests {
             ("memory", "/sys/fs/cgroup/memory/a/b"),
             ("pids", "/sys/fs/cgroup/pids/a/b"),
         ];
-        let expected: BTreeMap<_, _> =
-            expected.iter().map(|(n, p)| ((*n).to_owned(), PathBuf::from(p))).collect();
+        let expected: BTreeMap<_, _> = expected
+            .iter()
+            .map(|(n, p)| ((*n).to_owned(), PathBuf::from(p)))
+            .collect();
         assert_eq!(found, expected);
     }
 
@@ -345,7 +379,10 @@ mod tests {
         let own = hierarchies.directories("3:cpu:/\n4:memory:/\n0::/\n");
         let theirs = hierarchies.directories("3:cpu:/c\n4:memory:/\n0::/\n");
         let cgroups = Cgroups::without(theirs, &own);
-        assert_eq!(cgroups.controller("cpu"), Some(Path::new("/sys/fs/cgroup/cpu/c")));
+        assert_eq!(
+            cgroups.controller("cpu"),
+            Some(Path::new("/sys/fs/cgroup/cpu/c"))
+        );
         assert_eq!(cgroups.controller("memory"), None);
         assert_eq!(cgroups.unified(), None);
     }

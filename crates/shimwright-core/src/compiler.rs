@@ -57,7 +57,9 @@ pub(crate) fn compile(
         .stdout(output.try_clone().context("pass on the artifact")?)
         .stderr(Stdio::piped());
     sys::prepare_child(&mut command, || {
-        Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
+        Ok(rustix::process::set_parent_process_death_signal(Some(
+            Signal::KILL,
+        ))?)
     });
     let mut child = command.spawn().context("start the compiler")?;
     let mut reason = String::new();
@@ -70,8 +72,15 @@ pub(crate) fn compile(
         return Ok(());
     }
     let reason = reason.trim();
-    let reason = if reason.is_empty() { format!("it ended with {status}") } else { reason.into() };
-    Err(Error::invalid(format!("{} cannot compile the module: {reason}", host.name)))
+    let reason = if reason.is_empty() {
+        format!("it ended with {status}")
+    } else {
+        reason.into()
+    };
+    Err(Error::invalid(format!(
+        "{} cannot compile the module: {reason}",
+        host.name
+    )))
 }
 
 /// The compiler's whole life: standard input to standard output.
@@ -89,7 +98,9 @@ fn run(host: &Host, options: Option<String>) -> Result<(), BoxError> {
     jail()?;
     let options = serde_json::from_str(&options.unwrap_or_default())?;
     let engine = host.engine(&Options::new(options))?;
-    let precompiler = engine.precompiler().ok_or("the engine compiles nothing ahead of time")?;
+    let precompiler = engine
+        .precompiler()
+        .ok_or("the engine compiles nothing ahead of time")?;
     let wasm = Wasm::open(io::stdin().as_fd())?;
     let native = precompiler.precompile(wasm.bytes())?;
     let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
@@ -102,13 +113,17 @@ fn jail() -> io::Result<()> {
     sys::unshare(namespaces)?;
     rustix::process::chroot(".")?;
     for (resource, limit) in LIMITS {
-        let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+        let limit = Rlimit {
+            current: Some(limit),
+            maximum: Some(limit),
+        };
         rustix::process::setrlimit(resource, limit)?;
     }
     sys::become_user(NOBODY)?;
     rustix::thread::set_no_new_privs(true)?;
     debug_assert!(
-        rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective == CapabilitySet::empty())
+        rustix::thread::capabilities(None)
+            .is_ok_and(|sets| sets.effective == CapabilitySet::empty())
     );
     Ok(())
 }

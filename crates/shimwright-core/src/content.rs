@@ -1,7 +1,12 @@
 //! containerd's content store, by its gRPC API: the part that does input and output.
+//!
+//! It happens in a fetcher, a process of its own: a gRPC client would stay in the shim's memory, and
+//! the launcher, being a fork of a process with an async runtime, cannot have another one.
 
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::process::{Command, ExitCode, Stdio};
 
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::content_client::ContentClient;
@@ -12,13 +17,16 @@ use containerd_client::tonic::{Request, metadata::MetadataValue};
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 
 use crate::engine::BoxError;
-use crate::error::{Context, Error};
-use crate::{cache, image, sys};
+use crate::error::{self, Context, Error};
+use crate::{cache, image, role, sys};
 
 /// The largest manifest or index that is read, in bytes: containerd's own bound.
 const MAX_MANIFEST: i64 = 8 << 20;
 /// The largest WebAssembly layer that is read, in bytes.
 const MAX_LAYER: i64 = 1 << 30;
+
+/// The longest reason that is passed on, in bytes.
+const MAX_REASON: u64 = 4096;
 
 /// Where a container's image is found.
 #[derive(Clone, Debug)]
@@ -42,19 +50,64 @@ impl Store {
     /// Fetches the WebAssembly layer of the image that container `id` was made from; `None` if
     /// the image has no such layer or the container no image.
     ///
-    /// Launcher process. It runs in a thread of its own, for the launcher is a fork of a thread
-    /// that is busy with another async runtime.
+    /// Launcher process.
     pub(crate) fn layer(&self, id: &str) -> Result<Option<Layer>, Error> {
-        let fetch = || -> Result<Option<Layer>, BoxError> {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?
-                .block_on(async { Ok(Connection::open(self).await?.layer(id).await?) })
-        };
-        let fetched = std::thread::scope(|scope| scope.spawn(fetch).join());
-        fetched
-            .unwrap_or_else(|_| Err("panicked".into()))
+        self.fetch(id)
             .with_context(|| format!("fetch the image of container {id} from containerd"))
+    }
+
+    fn fetch(&self, id: &str) -> Result<Option<Layer>, BoxError> {
+        let mut wasm = sys::sealable_memfd(c"layer")?;
+        let mut child = Command::new("/proc/self/exe")
+            .args([&self.address, &self.namespace, id])
+            .env_clear()
+            .env(role::FETCHER, "")
+            .stdin(Stdio::null())
+            .stdout(wasm.try_clone()?)
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut reason = String::new();
+        if let Some(stderr) = child.stderr.take() {
+            // What is too long or no text is cut: the exit status decides.
+            let _ = stderr.take(MAX_REASON).read_to_string(&mut reason);
+        }
+        let status = child.wait()?;
+        if !status.success() {
+            let reason = reason.trim();
+            return Err(if reason.is_empty() {
+                status.to_string()
+            } else {
+                reason.into()
+            }
+            .into());
+        }
+        if wasm.metadata()?.len() == 0 {
+            return Ok(None);
+        }
+        wasm.rewind()?;
+        sys::seal(&wasm)?;
+        let digest = cache::digest(sys::Mapping::of_file(wasm.as_fd())?.as_ref());
+        Ok(Some(Layer { wasm, digest }))
+    }
+}
+
+/// The fetcher's whole life: writes the layer to standard output, or nothing if there is none.
+pub(crate) fn main(mut args: impl Iterator<Item = String>) -> ExitCode {
+    let mut argument = || args.next().unwrap_or_default();
+    let (address, namespace, id) = (argument(), argument(), argument());
+    let fetched = || -> Result<(), BoxError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let store = Store { address, namespace };
+        runtime.block_on(async { Connection::open(&store).await?.layer(&id).await })
+    };
+    match fetched() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{}", error::chain(&*error));
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -65,27 +118,37 @@ struct Connection<'a> {
 
 impl<'a> Connection<'a> {
     async fn open(store: &'a Store) -> Result<Self, BoxError> {
-        let path = store.address.strip_prefix("unix://").unwrap_or(&store.address);
+        let path = store
+            .address
+            .strip_prefix("unix://")
+            .unwrap_or(&store.address);
         if path.is_empty() {
             return Err("containerd has not told its gRPC address".into());
         }
         let channel = containerd_client::connect(path).await?;
-        Ok(Self { channel, namespace: &store.namespace })
+        Ok(Self {
+            channel,
+            namespace: &store.namespace,
+        })
     }
 
     fn request<T>(&self, message: T) -> Result<Request<T>, BoxError> {
         let mut request = Request::new(message);
         let namespace = MetadataValue::try_from(self.namespace)?;
-        request.metadata_mut().insert("containerd-namespace", namespace);
+        request
+            .metadata_mut()
+            .insert("containerd-namespace", namespace);
         Ok(request)
     }
 
-    async fn layer(&self, id: &str) -> Result<Option<Layer>, BoxError> {
+    async fn layer(&self, id: &str) -> Result<(), BoxError> {
         let request = self.request(GetContainerRequest { id: id.to_owned() })?;
-        let answer = ContainersClient::new(self.channel.clone()).get(request).await?;
+        let answer = ContainersClient::new(self.channel.clone())
+            .get(request)
+            .await?;
         let name = answer.into_inner().container.unwrap_or_default().image;
         if name.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
         let request = self.request(GetImageRequest { name })?;
         let answer = ImagesClient::new(self.channel.clone()).get(request).await?;
@@ -105,8 +168,8 @@ impl<'a> Connection<'a> {
         }
         let manifest: ImageManifest = self.manifest(&digest).await?;
         match image::layer(&manifest) {
-            Some(layer) => Ok(Some(self.fetch(layer).await?)),
-            None => Ok(None),
+            Some(layer) => self.fetch(layer).await,
+            None => Ok(()),
         }
     }
 
@@ -117,21 +180,26 @@ impl<'a> Connection<'a> {
         Ok(serde_json::from_slice(&content)?)
     }
 
-    async fn fetch(&self, layer: &Descriptor) -> Result<Layer, BoxError> {
+    async fn fetch(&self, layer: &Descriptor) -> Result<(), BoxError> {
         let digest = layer.digest().to_string();
-        let mut wasm = sys::sealable_memfd(c"layer")?;
+        let mut wasm = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         self.read(&digest, MAX_LAYER, &mut wasm).await?;
-        wasm.rewind()?;
-        sys::seal(&wasm)?;
-        let found = cache::digest(sys::Mapping::of_file(std::os::fd::AsFd::as_fd(&wasm))?.as_ref());
-        check(&digest, &found)?;
-        Ok(Layer { wasm, digest: found })
+        check(
+            &digest,
+            &cache::digest(sys::Mapping::of_file(wasm.as_fd())?.as_ref()),
+        )
     }
 
     async fn read(&self, digest: &str, most: i64, to: &mut impl Write) -> Result<(), BoxError> {
-        let message = ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 };
+        let message = ReadContentRequest {
+            digest: digest.to_owned(),
+            offset: 0,
+            size: 0,
+        };
         let request = self.request(message)?;
-        let answer = ContentClient::new(self.channel.clone()).read(request).await?;
+        let answer = ContentClient::new(self.channel.clone())
+            .read(request)
+            .await?;
         let mut parts = answer.into_inner();
         let mut left = most;
         while let Some(part) = parts.message().await? {

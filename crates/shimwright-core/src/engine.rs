@@ -101,7 +101,9 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal; `reason` is shown to whoever asked for the container.
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into() }
+        Self {
+            reason: reason.into(),
+        }
     }
 }
 
@@ -118,7 +120,10 @@ pub struct Options {
 impl Options {
     /// Options from a table of names and values.
     pub fn new(table: serde_json::Map<String, serde_json::Value>) -> Self {
-        Self { table, read: Cell::new(false) }
+        Self {
+            table,
+            read: Cell::new(false),
+        }
     }
 
     /// The settings as the engine's own type, which should `deny_unknown_fields`.
@@ -128,11 +133,17 @@ impl Options {
     /// The name of the setting that is unknown or has a value of the wrong type.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, BoxError> {
         self.read.set(true);
-        Ok(serde_json::from_value(serde_json::Value::Object(self.table.clone()))?)
+        Ok(serde_json::from_value(serde_json::Value::Object(
+            self.table.clone(),
+        ))?)
     }
 
     /// The first option, if there are options and the engine did not read them.
     pub(crate) fn unread(&self) -> Option<&str> {
-        if self.read.get() { None } else { self.table.keys().next().map(String::as_str) }
+        if self.read.get() {
+            None
+        } else {
+            self.table.keys().next().map(String::as_str)
+        }
     }
 }

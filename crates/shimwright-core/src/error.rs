@@ -22,7 +22,10 @@ pub(crate) enum Error {
     #[error("task {id} already exists")]
     AlreadyExists { id: String },
     #[error("cannot {action} a task that is {state}")]
-    InvalidState { action: &'static str, state: &'static str },
+    InvalidState {
+        action: &'static str,
+        state: &'static str,
+    },
     #[error("process already finished")]
     Finished,
     #[error("{what}")]
@@ -96,11 +99,17 @@ pub(crate) trait Context<T> {
 
 impl<T, E: Into<BoxError>> Context<T> for Result<T, E> {
     fn context(self, action: impl Into<String>) -> Result<T, Error> {
-        self.map_err(|error| Error::Failed { action: action.into(), source: error.into() })
+        self.map_err(|error| Error::Failed {
+            action: action.into(),
+            source: error.into(),
+        })
     }
 
     fn with_context(self, action: impl FnOnce() -> String) -> Result<T, Error> {
-        self.map_err(|error| Error::Failed { action: action(), source: error.into() })
+        self.map_err(|error| Error::Failed {
+            action: action(),
+            source: error.into(),
+        })
     }
 }
 
@@ -113,7 +122,10 @@ mod tests {
         let source = std::io::Error::from_raw_os_error(2);
         let error = Err::<(), _>(source).context("open /nowhere").unwrap_err();
         assert_eq!(error.to_string(), "cannot open /nowhere");
-        assert_eq!(chain(&error), "cannot open /nowhere: No such file or directory (os error 2)");
+        assert_eq!(
+            chain(&error),
+            "cannot open /nowhere: No such file or directory (os error 2)"
+        );
     }
 
     #[test]

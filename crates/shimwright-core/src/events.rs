@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use containerd_shim_protos::shim::event::Envelope;
-use containerd_shim_protos::shim::events::ForwardRequest;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{MessageField, MessageFull};
+use containerd_shim_protos::shim::event::Envelope;
+use containerd_shim_protos::shim::events::ForwardRequest;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
 use containerd_shim_protos::ttrpc::context::with_duration;
 use tokio::sync::Notify;
@@ -76,7 +76,10 @@ impl Events {
             }
         };
         if tokio::time::timeout(bound, emptied).await.is_err() {
-            tracing::warn!(lost = self.lock().len(), "containerd does not take our events");
+            tracing::warn!(
+                lost = self.lock().len(),
+                "containerd does not take our events"
+            );
         }
     }
 
@@ -118,19 +121,30 @@ async fn send(
 ) -> Result<(), containerd_shim_protos::ttrpc::Error> {
     let client = match connection {
         Some(client) => client,
-        None => connection.insert(EventsClient::new(Client::connect(&with_scheme(address)).await?)),
+        None => connection.insert(EventsClient::new(
+            Client::connect(&with_scheme(address)).await?,
+        )),
     };
     let mut request = ForwardRequest::new();
     request.envelope = MessageField::some(envelope.clone());
     let bound = i64::try_from(SEND_BOUND.as_nanos()).unwrap_or(i64::MAX);
-    let forward = client.forward(with_duration(Duration::from_nanos(bound.unsigned_abs())), &request);
+    let forward = client.forward(
+        with_duration(Duration::from_nanos(bound.unsigned_abs())),
+        &request,
+    );
     match tokio::time::timeout(SEND_BOUND, forward).await {
         Ok(answer) => answer.map(drop),
-        Err(_) => Err(containerd_shim_protos::ttrpc::Error::Others("no answer".to_owned())),
+        Err(_) => Err(containerd_shim_protos::ttrpc::Error::Others(
+            "no answer".to_owned(),
+        )),
     }
 }
 
 /// containerd names a path, the client wants an address.
 fn with_scheme(address: &str) -> String {
-    if address.contains("://") { address.to_owned() } else { format!("unix://{address}") }
+    if address.contains("://") {
+        address.to_owned()
+    } else {
+        format!("unix://{address}")
+    }
 }

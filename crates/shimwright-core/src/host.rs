@@ -21,7 +21,11 @@ impl Host {
     ) -> Self {
         let constructor: Constructor =
             Box::new(move |options| Ok(Box::new(constructor(options)?) as Box<dyn Engine>));
-        Self { name, version, constructor }
+        Self {
+            name,
+            version,
+            constructor,
+        }
     }
 
     /// Makes an engine in this process.
@@ -33,9 +37,10 @@ impl Host {
         let engine = (self.constructor)(options)
             .map_err(|error| Error::invalid(format!("engine {}: {error}", self.name)))?;
         match options.unread() {
-            Some(name) => {
-                Err(Error::invalid(format!("engine {} has no option {name:?}", self.name)))
-            }
+            Some(name) => Err(Error::invalid(format!(
+                "engine {} has no option {name:?}",
+                self.name
+            ))),
             None => Ok(engine),
         }
     }
@@ -43,6 +48,9 @@ impl Host {
 
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("name", &self.name).field("version", &self.version).finish()
+        f.debug_struct("Host")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .finish()
     }
 }

@@ -5,8 +5,10 @@ use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use crate::error::Error;
 
 /// Media types of layers that are one WebAssembly binary each.
-const LAYER_TYPES: [&str; 2] =
-    ["application/wasm", "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm"];
+const LAYER_TYPES: [&str; 2] = [
+    "application/wasm",
+    "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm",
+];
 
 /// The manifest of an index to use: the one for `wasi/wasm`, or the only one.
 ///
@@ -44,7 +46,10 @@ mod tests {
         let descriptor = |media_type: &str| {
             format!(r#"{{"mediaType":"{media_type}","digest":"{digest}","size":1}}"#)
         };
-        let layers: Vec<_> = layers.iter().map(|media_type| descriptor(media_type)).collect();
+        let layers: Vec<_> = layers
+            .iter()
+            .map(|media_type| descriptor(media_type))
+            .collect();
         serde_json::from_str(&format!(
             r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#,
             descriptor("application/vnd.wasm.config.v0+json"),
@@ -57,7 +62,10 @@ mod tests {
     fn the_first_wasm_layer_is_run() {
         let tar = "application/vnd.oci.image.layer.v1.tar";
         let found = manifest(&[tar, "application/wasm", LAYER_TYPES[1]]);
-        assert_eq!(layer(&found).unwrap().media_type().to_string(), "application/wasm");
+        assert_eq!(
+            layer(&found).unwrap().media_type().to_string(),
+            "application/wasm"
+        );
         assert!(layer(&manifest(&[tar])).is_none());
     }
 
@@ -72,7 +80,10 @@ mod tests {
             )
         };
         let index = |entries: &[String]| -> ImageIndex {
-            let text = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
+            let text = format!(
+                r#"{{"schemaVersion":2,"manifests":[{}]}}"#,
+                entries.join(",")
+            );
             serde_json::from_str(&text).unwrap()
         };
         let both = index(&[entry("0", "linux", "amd64"), entry("1", "wasi", "wasm")]);

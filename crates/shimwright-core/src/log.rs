@@ -21,11 +21,23 @@ pub(crate) fn open(path: &Path, debug: bool) -> Option<i32> {
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let descriptor = rustix::fs::open(path, flags, Mode::empty()).ok()?;
     let number = descriptor.as_raw_fd();
-    let ours = if debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
+    let ours = if debug {
+        LevelFilter::DEBUG
+    } else {
+        LevelFilter::INFO
+    };
     // At its usual level libcontainer repeats as an error what the caller reports anyway.
-    let theirs = if debug { LevelFilter::DEBUG } else { LevelFilter::OFF };
+    let theirs = if debug {
+        LevelFilter::DEBUG
+    } else {
+        LevelFilter::OFF
+    };
     let filter = filter::filter_fn(move |metadata| {
-        let level = if metadata.target().starts_with("shimwright") { ours } else { theirs };
+        let level = if metadata.target().starts_with("shimwright") {
+            ours
+        } else {
+            theirs
+        };
         *metadata.level() <= level
     });
     let lines = tracing_subscriber::fmt::layer()
@@ -64,7 +76,9 @@ mod tests {
         let mode = Mode::RUSR | Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         let flags = OFlags::RDWR | OFlags::NONBLOCK;
-        let mut fifo = Fifo { descriptor: rustix::fs::open(&path, flags, Mode::empty()).unwrap() };
+        let mut fifo = Fifo {
+            descriptor: rustix::fs::open(&path, flags, Mode::empty()).unwrap(),
+        };
         for _ in 0..100 {
             assert_eq!(fifo.write(&[b'x'; 4096]).unwrap(), 4096);
         }

@@ -20,16 +20,27 @@ use crate::cgroup::Cgroups;
 /// its fields at zero.
 pub(crate) fn read(cgroups: &Cgroups) -> Option<Any> {
     let (type_url, value) = match cgroups.unified() {
-        Some(directory) if directory.exists() => {
-            ("io.containerd.cgroups.v2.Metrics", unified(directory).write_to_bytes())
-        }
+        Some(directory) if directory.exists() => (
+            "io.containerd.cgroups.v2.Metrics",
+            unified(directory).write_to_bytes(),
+        ),
         Some(_) => return None,
         None => {
-            cgroups.controller("memory").or(cgroups.controller("pids")).filter(|d| d.exists())?;
-            ("io.containerd.cgroups.v1.Metrics", legacy(cgroups).write_to_bytes())
+            cgroups
+                .controller("memory")
+                .or(cgroups.controller("pids"))
+                .filter(|d| d.exists())?;
+            (
+                "io.containerd.cgroups.v1.Metrics",
+                legacy(cgroups).write_to_bytes(),
+            )
         }
     };
-    Some(Any { type_url: type_url.to_owned(), value: value.ok()?, ..Any::default() })
+    Some(Any {
+        type_url: type_url.to_owned(),
+        value: value.ok()?,
+        ..Any::default()
+    })
 }
 
 fn legacy(cgroups: &Cgroups) -> v1::Metrics {
@@ -167,7 +178,10 @@ fn unified(directory: &Path) -> v2::Metrics {
         ..v2::MemoryEvents::default()
     });
     metrics.io = MessageField::some(v2::IOStat {
-        usage: text(directory, "io.stat").lines().filter_map(unified_io).collect(),
+        usage: text(directory, "io.stat")
+            .lines()
+            .filter_map(unified_io)
+            .collect(),
         ..v2::IOStat::default()
     });
     metrics
@@ -248,7 +262,10 @@ fn devices(directory: &Path, file: &str) -> Vec<v1::BlkIOEntry> {
             ..v1::BlkIOEntry::default()
         })
     };
-    text(directory, &format!("blkio.{file}")).lines().filter_map(parse).collect()
+    text(directory, &format!("blkio.{file}"))
+        .lines()
+        .filter_map(parse)
+        .collect()
 }
 
 fn text(directory: &Path, file: &str) -> String {
@@ -304,20 +321,32 @@ mod tests {
     #[test]
     fn version_2_times_stay_microseconds_and_limits_may_be_max() {
         let directory = recorded(&[
-            ("cpu.stat", "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\nnr_periods 0\n"),
+            (
+                "cpu.stat",
+                "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\nnr_periods 0\n",
+            ),
             ("memory.current", "4096\n"),
             ("memory.max", "max\n"),
             ("memory.events", "low 0\nhigh 0\nmax 3\noom 1\noom_kill 1\n"),
             ("pids.current", "2\n"),
             ("pids.max", "max\n"),
-            ("io.stat", "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n"),
+            (
+                "io.stat",
+                "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n",
+            ),
         ]);
         let metrics = unified(directory.path());
         assert_eq!(metrics.cpu.usage_usec, 1500);
-        assert_eq!((metrics.memory.usage, metrics.memory.usage_limit), (4096, u64::MAX));
+        assert_eq!(
+            (metrics.memory.usage, metrics.memory.usage_limit),
+            (4096, u64::MAX)
+        );
         assert_eq!(metrics.memory_events.oom_kill, 1);
         assert_eq!((metrics.pids.current, metrics.pids.limit), (2, 0));
-        assert_eq!((metrics.io.usage[0].rbytes, metrics.io.usage[0].wios), (1, 4));
+        assert_eq!(
+            (metrics.io.usage[0].rbytes, metrics.io.usage[0].wios),
+            (1, 4)
+        );
     }
 
     #[test]
@@ -328,6 +357,9 @@ mod tests {
         )]);
         let found = devices(directory.path(), "throttle.io_serviced_recursive");
         assert_eq!(found.len(), 2);
-        assert_eq!((found[0].major, found[0].op.as_str(), found[0].value), (254, "Read", 7));
+        assert_eq!(
+            (found[0].major, found[0].op.as_str(), found[0].value),
+            (254, "Read", 7)
+        );
     }
 }

@@ -3,9 +3,9 @@
 //! They come as one of two messages, or not at all: `runtimeoptions.v1.Options`, which carries
 //! TOML, from the CRI plugin; `containerd.runc.v1.Options` from Docker, nerdctl and `ctr`.
 
-use containerd_shim_protos::shim::oci::Options as RuncOptions;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{CodedInputStream, Message};
+use containerd_shim_protos::shim::oci::Options as RuncOptions;
 use serde::Deserialize;
 
 use crate::engine;
@@ -51,7 +51,10 @@ impl RuntimeOptions {
                     engine: serde_json::Map::new(),
                 })
             }
-            _ => Err(Error::invalid(format!("unknown runtime options {}", any.type_url))),
+            _ => Err(Error::invalid(format!(
+                "unknown runtime options {}",
+                any.type_url
+            ))),
         }
     }
 
@@ -94,7 +97,9 @@ impl RuntimeOptions {
 fn read_bounded(path: &str) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let mut content = Vec::new();
-    let read = std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut content)?;
+    let read = std::fs::File::open(path)?
+        .take(MAX_FILE + 1)
+        .read_to_end(&mut content)?;
     if read as u64 > MAX_FILE {
         return Err(std::io::ErrorKind::FileTooLarge.into());
     }
@@ -108,14 +113,24 @@ mod tests {
     fn toml_options(body: &str) -> Any {
         let mut value = vec![0x0a, 1, b'x', 0x1a, u8::try_from(body.len()).unwrap()];
         value.extend_from_slice(body.as_bytes());
-        Any { type_url: "runtimeoptions.v1.Options".into(), value, ..Any::default() }
+        Any {
+            type_url: "runtimeoptions.v1.Options".into(),
+            value,
+            ..Any::default()
+        }
     }
 
     #[test]
     fn absent_options_are_the_defaults() {
-        assert_eq!(RuntimeOptions::decode(None).unwrap(), RuntimeOptions::default());
+        assert_eq!(
+            RuntimeOptions::decode(None).unwrap(),
+            RuntimeOptions::default()
+        );
         let empty = Any::default();
-        assert_eq!(RuntimeOptions::decode(Some(&empty)).unwrap(), RuntimeOptions::default());
+        assert_eq!(
+            RuntimeOptions::decode(Some(&empty)).unwrap(),
+            RuntimeOptions::default()
+        );
     }
 
     #[test]
@@ -135,7 +150,10 @@ mod tests {
 
     #[test]
     fn options_of_the_runc_shim_are_accepted() {
-        let runc = RuncOptions { systemd_cgroup: true, ..RuncOptions::default() };
+        let runc = RuncOptions {
+            systemd_cgroup: true,
+            ..RuncOptions::default()
+        };
         let any = Any {
             type_url: "type.googleapis.com/containerd.runc.v1.Options".into(),
             value: runc.write_to_bytes().unwrap(),
@@ -146,8 +164,13 @@ mod tests {
 
     #[test]
     fn other_messages_and_garbage_are_refused() {
-        let other = Any { type_url: "a.b.C".into(), ..Any::default() };
-        let error = RuntimeOptions::decode(Some(&other)).unwrap_err().to_string();
+        let other = Any {
+            type_url: "a.b.C".into(),
+            ..Any::default()
+        };
+        let error = RuntimeOptions::decode(Some(&other))
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "unknown runtime options a.b.C");
         let mut garbage = toml_options("");
         garbage.value = vec![0x1a, 200];

@@ -2,6 +2,7 @@
 
 use oci_spec::runtime::{Mount, Process, Spec};
 
+use crate::error::Error;
 use crate::workload::Preopen;
 
 /// File systems of the kernel's that a guest has no use for and could do harm with: through
@@ -9,21 +10,49 @@ use crate::workload::Preopen;
 const KERNEL_FILE_SYSTEMS: [&str; 6] = ["proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts"];
 
 /// Takes from a spec what a WebAssembly container does not get.
+///
+/// Setting sysctls and LSM profiles takes a `/proc` inside the sandbox: where the spec asks for
+/// them it is mounted, and covered by an empty directory before the guest starts.
 pub(crate) fn restrict(spec: &mut Spec) {
-    let is_kernels = |mount: &Mount| {
-        mount.typ().as_deref().is_some_and(|kind| KERNEL_FILE_SYSTEMS.contains(&kind))
-    };
-    let kept = spec
+    let needs_proc = spec.linux().as_ref().is_some_and(|linux| {
+        linux
+            .sysctl()
+            .as_ref()
+            .is_some_and(|sysctl| !sysctl.is_empty())
+    }) || spec
+        .process()
+        .as_ref()
+        .is_some_and(|process| process.apparmor_profile().is_some());
+    let (proc, others): (Vec<Mount>, Vec<Mount>) = spec
         .mounts()
         .iter()
         .flatten()
-        .filter(|mount| !is_kernels(mount))
         .cloned()
-        .collect::<Vec<_>>();
+        .partition(|mount| mount.typ().as_deref() == Some("proc"));
+    let is_kernels = |mount: &Mount| {
+        mount
+            .typ()
+            .as_deref()
+            .is_some_and(|kind| KERNEL_FILE_SYSTEMS.contains(&kind))
+    };
+    let mut kept: Vec<Mount> = others
+        .into_iter()
+        .filter(|mount| !is_kernels(mount))
+        .collect();
+    // What the spec masks is below the file systems that are left out.
+    let mut masked = None;
+    if needs_proc {
+        let places = proc.iter().map(|mount| mount.destination());
+        masked = Some(
+            places
+                .map(|place| place.to_string_lossy().into_owned())
+                .collect(),
+        );
+        kept.splice(0..0, proc);
+    }
     spec.set_mounts(Some(kept));
     if let Some(mut linux) = spec.linux().clone() {
-        // They name places below the file systems that are left out.
-        linux.set_masked_paths(None);
+        linux.set_masked_paths(masked);
         linux.set_readonly_paths(None);
         spec.set_linux(Some(linux));
     }
@@ -32,6 +61,47 @@ pub(crate) fn restrict(spec: &mut Spec) {
         process.set_no_new_privileges(Some(true));
         spec.set_process(Some(process));
     }
+}
+
+/// Takes the supplementary groups from a spec, as ids of the node.
+///
+/// libcontainer would look into `/proc` before it sets them; the launcher sets them instead.
+///
+/// # Errors
+///
+/// `Invalid` for a group that the user namespace of the spec does not have.
+pub(crate) fn take_groups(spec: &mut Spec) -> Result<Vec<u32>, Error> {
+    let Some(mut process) = spec.process().clone() else {
+        return Ok(Vec::new());
+    };
+    let groups = process.user().additional_gids().clone().unwrap_or_default();
+    let mut user = process.user().clone();
+    user.set_additional_gids(None);
+    process.set_user(user);
+    spec.set_process(Some(process));
+
+    let mappings = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.gid_mappings().clone())
+        .unwrap_or_default();
+    if mappings.is_empty() {
+        return Ok(groups);
+    }
+    let on_node = |group: u32| {
+        mappings.iter().find_map(|mapping| {
+            let offset = group.checked_sub(mapping.container_id())?;
+            (offset < mapping.size()).then(|| mapping.host_id() + offset)
+        })
+    };
+    groups
+        .into_iter()
+        .map(|group| {
+            on_node(group).ok_or_else(|| {
+                Error::invalid(format!("group {group} is not in the user namespace"))
+            })
+        })
+        .collect()
 }
 
 /// The directories a guest may use: the container's root. What is mounted below it, and what of
@@ -59,15 +129,73 @@ mod tests {
 
     #[test]
     fn the_kernels_file_systems_are_left_out_and_volumes_are_kept() {
-        let mut spec = Spec::default();
+        let mut spec: Spec = serde_json::from_str(
+            r#"{"ociVersion":"1.0.2","process":{"cwd":"/","args":["a"],"user":{"uid":0,"gid":0}},
+            "mounts":[{"destination":"/proc","type":"proc","source":"proc"},
+            {"destination":"/sys","type":"sysfs","source":"sysfs"},
+            {"destination":"/dev/pts","type":"devpts","source":"devpts"},
+            {"destination":"/data","type":"bind","source":"/data","options":["bind","ro"]},
+            {"destination":"/dev","type":"tmpfs","source":"tmpfs"}],
+            "linux":{"maskedPaths":["/proc/kcore"],"readonlyPaths":["/proc/sys"]}}"#,
+        )
+        .unwrap();
         let before = spec.mounts().clone().unwrap();
-        assert!(before.iter().any(|mount| mount.typ().as_deref() == Some("proc")));
+        assert!(
+            before
+                .iter()
+                .any(|mount| mount.typ().as_deref() == Some("proc"))
+        );
         restrict(&mut spec);
-        let kinds: Vec<_> =
-            spec.mounts().iter().flatten().filter_map(|mount| mount.typ().clone()).collect();
-        assert!(kinds.iter().all(|kind| kind == "tmpfs"), "{kinds:?}");
+        let kinds: Vec<_> = spec
+            .mounts()
+            .iter()
+            .flatten()
+            .filter_map(|mount| mount.typ().clone())
+            .collect();
+        assert_eq!(kinds, ["bind", "tmpfs"]);
         assert!(spec.linux().as_ref().unwrap().masked_paths().is_none());
-        assert_eq!(spec.process().as_ref().unwrap().no_new_privileges(), Some(true));
+        assert_eq!(
+            spec.process().as_ref().unwrap().no_new_privileges(),
+            Some(true)
+        );
+    }
+
+    #[test]
+    fn proc_is_mounted_and_covered_where_setting_up_takes_it() {
+        let mut spec: Spec = serde_json::from_str(
+            r#"{"ociVersion":"1.0.2","mounts":[{"destination":"/dev","type":"tmpfs"},
+            {"destination":"/proc","type":"proc","source":"proc"}],
+            "linux":{"sysctl":{"net.ipv4.ip_unprivileged_port_start":"0"}}}"#,
+        )
+        .unwrap();
+        restrict(&mut spec);
+        assert_eq!(
+            spec.mounts().as_ref().unwrap()[0].typ().as_deref(),
+            Some("proc")
+        );
+        let linux = spec.linux().as_ref().unwrap();
+        assert_eq!(
+            linux.masked_paths().as_deref(),
+            Some(&["/proc".to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn groups_are_those_of_the_node() {
+        let spec = |mappings: &str| -> Spec {
+            serde_json::from_str(&format!(
+                r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","args":["a"],
+                "user":{{"uid":0,"gid":0,"additionalGids":[0,7]}}}},
+                "linux":{{"gidMappings":{mappings}}}}}"#
+            ))
+            .unwrap()
+        };
+        let mut plain = spec("[]");
+        assert_eq!(take_groups(&mut plain).unwrap(), [0, 7]);
+        assert!(take_groups(&mut plain).unwrap().is_empty());
+        let map = |size| format!(r#"[{{"containerID":0,"hostID":1000,"size":{size}}}]"#);
+        assert_eq!(take_groups(&mut spec(&map(8))).unwrap(), [1000, 1007]);
+        assert!(take_groups(&mut spec(&map(7))).is_err());
     }
 
     #[test]

@@ -92,7 +92,11 @@ pub(crate) fn main(host: &Host, descriptor: RawFd) -> Status {
         Err(error) => (Status::ENGINE_FAILED, error::chain(&*error)),
     };
     // The container's own log is where its user looks. One line, whatever the engine wrote.
-    let reason: Vec<&str> = reason.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let reason: Vec<&str> = reason
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     let _ = writeln!(std::io::stderr(), "{}: {}", host.name, reason.join("; "));
     status
 }
@@ -108,5 +112,6 @@ fn run(host: &Host, orders: Orders) -> Result<Exit, BoxError> {
         .with_args(orders.args)
         .with_env(orders.env)
         .with_preopens(orders.preopens);
-    host.engine(&crate::engine::Options::new(orders.options))?.run(&workload)
+    host.engine(&crate::engine::Options::new(orders.options))?
+        .run(&workload)
 }

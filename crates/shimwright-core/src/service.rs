@@ -15,8 +15,8 @@ use containerd_shim_protos::ttrpc::{self, Result as TtrpcResult};
 use tokio::sync::Notify;
 
 use crate::error::Error;
-use tasks::Tasks;
 pub(crate) use tasks::Shared;
+use tasks::Tasks;
 
 /// Answers the calls of containerd.
 #[derive(Clone, Debug)]
@@ -28,7 +28,10 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) fn new(shared: Shared) -> Self {
-        Self { tasks: Arc::new(Tasks::new(shared)), shutdown: Arc::new(Notify::new()) }
+        Self {
+            tasks: Arc::new(Tasks::new(shared)),
+            shutdown: Arc::new(Notify::new()),
+        }
     }
 
     /// Waits until the shim may end.
@@ -54,7 +57,9 @@ impl Service {
 
 /// The answer to a call that this shim does not have.
 fn unsupported<T>(operation: &str) -> TtrpcResult<T> {
-    Err(reply::error(&Error::NotSupported { operation: operation.to_owned() }))
+    Err(reply::error(&Error::NotSupported {
+        operation: operation.to_owned(),
+    }))
 }
 
 /// Execs do not exist yet, so none can be found.
@@ -62,7 +67,10 @@ fn no_exec(id: &str, exec: &str) -> Result<(), ttrpc::Error> {
     if exec.is_empty() {
         return Ok(());
     }
-    Err(reply::error(&Error::ExecNotFound { id: id.to_owned(), exec: exec.to_owned() }))
+    Err(reply::error(&Error::ExecNotFound {
+        id: id.to_owned(),
+        exec: exec.to_owned(),
+    }))
 }
 
 #[async_trait]
@@ -76,7 +84,10 @@ impl TaskService for Service {
         let tasks = Arc::clone(&self.tasks);
         let created = tokio::spawn(async move { tasks.create(request).await }).await;
         let pid = reply::joined(created)?;
-        Ok(api::CreateTaskResponse { pid, ..Default::default() })
+        Ok(api::CreateTaskResponse {
+            pid,
+            ..Default::default()
+        })
     }
 
     async fn start(
@@ -88,7 +99,10 @@ impl TaskService for Service {
         let tasks = Arc::clone(&self.tasks);
         let started = tokio::spawn(async move { tasks.start(&request.id).await }).await;
         let pid = reply::joined(started)?;
-        Ok(api::StartResponse { pid, ..Default::default() })
+        Ok(api::StartResponse {
+            pid,
+            ..Default::default()
+        })
     }
 
     async fn state(
@@ -97,7 +111,10 @@ impl TaskService for Service {
         request: api::StateRequest,
     ) -> TtrpcResult<api::StateResponse> {
         no_exec(&request.id, &request.exec_id)?;
-        let task = self.tasks.find(&request.id).map_err(|error| reply::error(&error))?;
+        let task = self
+            .tasks
+            .find(&request.id)
+            .map_err(|error| reply::error(&error))?;
         Ok(reply::state(&task))
     }
 
@@ -107,7 +124,10 @@ impl TaskService for Service {
         request: api::WaitRequest,
     ) -> TtrpcResult<api::WaitResponse> {
         no_exec(&request.id, &request.exec_id)?;
-        let task = self.tasks.find(&request.id).map_err(|error| reply::error(&error))?;
+        let task = self
+            .tasks
+            .find(&request.id)
+            .map_err(|error| reply::error(&error))?;
         Ok(reply::wait(task.exit().await))
     }
 
@@ -135,7 +155,10 @@ impl TaskService for Service {
         _: &TtrpcContext,
         request: api::PidsRequest,
     ) -> TtrpcResult<api::PidsResponse> {
-        let task = self.tasks.find(&request.id).map_err(|error| reply::error(&error))?;
+        let task = self
+            .tasks
+            .find(&request.id)
+            .map_err(|error| reply::error(&error))?;
         reply::pids(&task).map_err(|error| reply::error(&error))
     }
 
@@ -145,7 +168,11 @@ impl TaskService for Service {
         request: api::ConnectRequest,
     ) -> TtrpcResult<api::ConnectResponse> {
         // It is how containerd finds out that a shim is alive, so it never fails.
-        let init = self.tasks.find(&request.id).ok().and_then(|task| task.state().init());
+        let init = self
+            .tasks
+            .find(&request.id)
+            .ok()
+            .and_then(|task| task.state().init());
         Ok(api::ConnectResponse {
             shim_pid: std::process::id(),
             task_pid: init.map_or(0, |init| init.pid.unsigned_abs()),
@@ -154,11 +181,7 @@ impl TaskService for Service {
         })
     }
 
-    async fn shutdown(
-        &self,
-        _: &TtrpcContext,
-        _: api::ShutdownRequest,
-    ) -> TtrpcResult<api::Empty> {
+    async fn shutdown(&self, _: &TtrpcContext, _: api::ShutdownRequest) -> TtrpcResult<api::Empty> {
         if self.tasks.is_empty() {
             self.shutdown.notify_one();
         }
@@ -170,7 +193,10 @@ impl TaskService for Service {
         _: &TtrpcContext,
         request: api::StatsRequest,
     ) -> TtrpcResult<api::StatsResponse> {
-        let task = self.tasks.find(&request.id).map_err(|error| reply::error(&error))?;
+        let task = self
+            .tasks
+            .find(&request.id)
+            .map_err(|error| reply::error(&error))?;
         reply::stats(&task).map_err(|error| reply::error(&error))
     }
 
@@ -180,7 +206,10 @@ impl TaskService for Service {
         request: api::CloseIORequest,
     ) -> TtrpcResult<api::Empty> {
         no_exec(&request.id, &request.exec_id)?;
-        let task = self.tasks.find(&request.id).map_err(|error| reply::error(&error))?;
+        let task = self
+            .tasks
+            .find(&request.id)
+            .map_err(|error| reply::error(&error))?;
         if request.stdin {
             task.close_stdin();
         }

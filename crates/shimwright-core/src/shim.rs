@@ -15,7 +15,7 @@ use containerd_shim::Flags;
 use crate::engine::{BoxError, Engine, Options};
 use crate::error::{self, Error};
 use crate::host::Host;
-use crate::{compiler, role, runner};
+use crate::{compiler, content, role, runner};
 
 /// A containerd shim for one engine.
 ///
@@ -45,7 +45,9 @@ impl Shim {
         version: &'static str,
         engine: fn(&Options) -> Result<E, BoxError>,
     ) -> Self {
-        Self { host: Host::new(name, version, engine) }
+        Self {
+            host: Host::new(name, version, engine),
+        }
     }
 
     /// Does what the command line asks for, or what another process of the shim has started this
@@ -57,6 +59,9 @@ impl Shim {
         }
         if std::env::var_os(role::COMPILER).is_some() {
             return compiler::main(&self.host, std::env::args().nth(1));
+        }
+        if std::env::var_os(role::FETCHER).is_some() {
+            return content::main(std::env::args().skip(1));
         }
         match self.command() {
             Ok(()) => ExitCode::SUCCESS,
@@ -73,7 +78,10 @@ impl Shim {
         let flags = containerd_shim::parse(&args)
             .map_err(|error| Error::invalid(format!("command line: {error}")))?;
         if flags.version {
-            return print(format!("{}:\n  Version: {}\n", self.host.name, self.host.version));
+            return print(format!(
+                "{}:\n  Version: {}\n",
+                self.host.name, self.host.version
+            ));
         }
         if flags.info {
             return info::run(&self.host);
@@ -100,6 +108,8 @@ fn require(flags: Flags, action: &str) -> Result<Flags, Error> {
 fn print(text: impl AsRef<[u8]>) -> Result<(), Error> {
     use crate::error::Context;
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_ref()).context("write to standard output")?;
+    stdout
+        .write_all(text.as_ref())
+        .context("write to standard output")?;
     stdout.flush().context("write to standard output")
 }

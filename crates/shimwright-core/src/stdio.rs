@@ -15,8 +15,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::fs::inotify;
+use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Context, Error};
 use crate::sys;
@@ -63,7 +63,14 @@ pub(crate) fn open(stdin: &str, stdout: &str, stderr: &str) -> Result<(Streams, 
     } else {
         held.output(stderr)?
     };
-    Ok((Streams { stdin, stdout: first, stderr: second }, held))
+    Ok((
+        Streams {
+            stdin,
+            stdout: first,
+            stderr: second,
+        },
+        held,
+    ))
 }
 
 impl Held {
@@ -79,7 +86,9 @@ impl Held {
     }
 
     fn input(&mut self, path: &str) -> Result<OwnedFd, Error> {
-        let Some(path) = plain(path)? else { return null() };
+        let Some(path) = plain(path)? else {
+            return null();
+        };
         let cannot_open = || format!("open the standard input {path}");
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let reader = rustix::fs::open(path, flags, Mode::empty()).with_context(cannot_open)?;
@@ -96,10 +105,15 @@ impl Held {
         if let Some(path) = path.strip_prefix("file://") {
             return append(path).with_context(|| format!("open the output file {path}"));
         }
-        let Some(path) = plain(path)? else { return null() };
+        let Some(path) = plain(path)? else {
+            return null();
+        };
         let cannot_open = || format!("open the output {path}");
         if !is_fifo(path) {
-            let file = OpenOptions::new().append(true).open(path).with_context(cannot_open)?;
+            let file = OpenOptions::new()
+                .append(true)
+                .open(path)
+                .with_context(cannot_open)?;
             return Ok(file.into());
         }
         let write = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -116,7 +130,11 @@ impl Held {
                 let open = || rustix::fs::open(path, write, Mode::empty());
                 let guest = open().with_context(cannot_open)?;
                 let writer = open().with_context(cannot_open)?;
-                self.unseen.push(Unseen { path: path.to_owned(), keeper, writer });
+                self.unseen.push(Unseen {
+                    path: path.to_owned(),
+                    keeper,
+                    writer,
+                });
                 guest
             }
             Err(error) => return Err(error).with_context(cannot_open),
@@ -172,10 +190,14 @@ fn plain(path: &str) -> Result<Option<&str>, Error> {
     }
     let path = path.strip_prefix("fifo://").unwrap_or(path);
     if let Some((scheme, _)) = path.split_once("://") {
-        return Err(Error::NotSupported { operation: format!("a stream of scheme {scheme}") });
+        return Err(Error::NotSupported {
+            operation: format!("a stream of scheme {scheme}"),
+        });
     }
     if !path.starts_with('/') {
-        return Err(Error::invalid(format!("the path of a stream is not absolute: {path}")));
+        return Err(Error::invalid(format!(
+            "the path of a stream is not absolute: {path}"
+        )));
     }
     Ok(Some(path))
 }
@@ -189,7 +211,11 @@ fn append(path: &str) -> io::Result<OwnedFd> {
     if let Some(parent) = Path::new(path).parent() {
         std::fs::create_dir_all(parent)?;
     }
-    let file: File = OpenOptions::new().create(true).append(true).mode(0o644).open(path)?;
+    let file: File = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o644)
+        .open(path)?;
     Ok(file.into())
 }
 
@@ -265,7 +291,10 @@ mod tests {
     #[tokio::test]
     async fn unknown_schemes_and_relative_paths_are_refused() {
         let error = |path| open("", path, "").unwrap_err().to_string();
-        assert_eq!(error("binary:///x"), "a stream of scheme binary is not supported");
+        assert_eq!(
+            error("binary:///x"),
+            "a stream of scheme binary is not supported"
+        );
         assert_eq!(error("out"), "the path of a stream is not absolute: out");
     }
 
@@ -276,7 +305,9 @@ mod tests {
         let uri = format!("file://{}", path.display());
         for word in ["a", "b"] {
             let (streams, _held) = open("", &uri, &uri).unwrap();
-            File::from(streams.stderr).write_all(word.as_bytes()).unwrap();
+            File::from(streams.stderr)
+                .write_all(word.as_bytes())
+                .unwrap();
         }
         assert_eq!(std::fs::read_to_string(path).unwrap(), "ab");
     }

@@ -1,5 +1,8 @@
 //! Every `unsafe` block of this crate: system calls that have no safe wrapper.
-#![expect(unsafe_code, reason = "the one audited place for calls without a safe wrapper")]
+#![expect(
+    unsafe_code,
+    reason = "the one audited place for calls without a safe wrapper"
+)]
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -39,7 +42,10 @@ impl Mapping {
                 0,
             )?
         };
-        Ok(Self::Mapped { address: address.cast::<u8>(), length })
+        Ok(Self::Mapped {
+            address: address.cast::<u8>(),
+            length,
+        })
     }
 }
 
@@ -116,11 +122,19 @@ pub(crate) fn exit_now(status: u8) -> ! {
 ///
 /// Only at the very start of a process, or of a forked child.
 pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
-    let mut keep: Vec<u32> = keep.iter().filter_map(|&fd| u32::try_from(fd).ok()).collect();
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .filter_map(|&fd| u32::try_from(fd).ok())
+        .collect();
     keep.sort_unstable();
     keep.dedup();
     let mut first = 3;
-    for last in keep.into_iter().filter(|&fd| fd >= 3).map(Some).chain([None]) {
+    for last in keep
+        .into_iter()
+        .filter(|&fd| fd >= 3)
+        .map(Some)
+        .chain([None])
+    {
         let end = last.map_or(u32::MAX, |fd| fd - 1);
         if first <= end {
             // SAFETY: called either before this process has opened anything, or in a freshly forked
@@ -136,8 +150,14 @@ pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
 }
 
 /// Signals the shim process takes from a descriptor instead of a handler.
-const SHIM_SIGNALS: [i32; 6] =
-    [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1, libc::SIGPIPE];
+const SHIM_SIGNALS: [i32; 6] = [
+    libc::SIGCHLD,
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGHUP,
+    libc::SIGUSR1,
+    libc::SIGPIPE,
+];
 
 fn signal_set(signals: &[i32]) -> libc::sigset_t {
     let mut set = std::mem::MaybeUninit::uninit();
@@ -231,7 +251,10 @@ pub(crate) fn end_on_signals() {
 
 /// Lets `descriptor` survive the next `exec`.
 pub(crate) fn keep_over_exec(descriptor: impl AsFd) -> io::Result<()> {
-    Ok(rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty())?)
+    Ok(rustix::io::fcntl_setfd(
+        descriptor,
+        rustix::io::FdFlags::empty(),
+    )?)
 }
 
 /// Takes ownership of a descriptor this process was started with.
@@ -258,12 +281,23 @@ pub(crate) fn exec_path(path: &CStr, args: &[CString], env: &[CString]) -> io::E
 
 fn exec_at(dir: RawFd, path: &CStr, flags: i32, args: &[CString], env: &[CString]) -> io::Error {
     let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
-        strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+        strings
+            .iter()
+            .map(|s| s.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
     };
     let (args, env) = (pointers(args), pointers(env));
     // SAFETY: both lists are null-terminated arrays of strings that outlive the call.
     unsafe {
-        libc::syscall(libc::SYS_execveat, dir, path.as_ptr(), args.as_ptr(), env.as_ptr(), flags)
+        libc::syscall(
+            libc::SYS_execveat,
+            dir,
+            path.as_ptr(),
+            args.as_ptr(),
+            env.as_ptr(),
+            flags,
+        )
     };
     io::Error::last_os_error()
 }
@@ -362,14 +396,23 @@ pub(crate) fn is_hung_up(pipe: impl AsFd) -> io::Result<bool> {
 /// Moves this process, which has one thread, into new namespaces.
 pub(crate) fn unshare(flags: rustix::thread::UnshareFlags) -> io::Result<()> {
     // SAFETY: descriptors are not unshared, so nothing another owner holds changes its meaning.
-    Ok(unsafe { rustix::thread::unshare_unsafe(flags)? })
+    Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
+}
+
+/// Replaces the supplementary groups of this process, which has one thread, and of its children.
+pub(crate) fn set_groups(groups: &[u32]) -> io::Result<()> {
+    let groups: Vec<_> = groups
+        .iter()
+        .map(|&group| rustix::process::Gid::from_raw(group))
+        .collect();
+    Ok(rustix::thread::set_thread_groups(&groups)?)
 }
 
 /// Becomes an ordinary user and group, without supplementary groups; needs a single thread.
 pub(crate) fn become_user(id: u32) -> io::Result<()> {
     let user = rustix::process::Uid::from_raw(id);
     let group = rustix::process::Gid::from_raw(id);
-    rustix::thread::set_thread_groups(&[])?;
+    set_groups(&[])?;
     rustix::thread::set_thread_res_gid(group, group, group)?;
     Ok(rustix::thread::set_thread_res_uid(user, user, user)?)
 }
@@ -386,13 +429,15 @@ pub(crate) fn pidfd_send_signal(handle: impl AsFd, signal: i32) -> io::Result<()
             0,
         )
     };
-    if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if sent == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Has the async runtime watch a descriptor.
-pub(crate) fn watch(
-    descriptor: OwnedFd,
-) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and the
     // watch owns it.
     Ok(unsafe { tokio::io::unix::AsyncFd::register(descriptor) }?)
@@ -400,5 +445,7 @@ pub(crate) fn watch(
 
 /// Keeps processes of other users from inspecting this one (`PR_SET_DUMPABLE` of `prctl(2)`).
 pub(crate) fn hide_from_other_users() -> io::Result<()> {
-    Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
+    Ok(rustix::process::set_dumpable_behavior(
+        rustix::process::DumpableBehavior::NotDumpable,
+    )?)
 }

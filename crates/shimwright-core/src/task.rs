@@ -40,7 +40,10 @@ impl State {
     }
 
     fn refuse(self, action: &'static str) -> Error {
-        Error::InvalidState { action, state: self.name() }
+        Error::InvalidState {
+            action,
+            state: self.name(),
+        }
     }
 
     /// The first process, once there is one; it stays known after its end.
@@ -135,7 +138,10 @@ mod tests {
     }
 
     fn exited() -> Exited {
-        Exited { status: Status::from_code(3), at: SystemTime::UNIX_EPOCH }
+        Exited {
+            status: Status::from_code(3),
+            at: SystemTime::UNIX_EPOCH,
+        }
     }
 
     fn all() -> [State; 4] {
@@ -144,7 +150,10 @@ mod tests {
             State::Creating,
             State::Created { init },
             State::Running { init },
-            State::Stopped { init, exited: exited() },
+            State::Stopped {
+                init,
+                exited: exited(),
+            },
         ]
     }
 

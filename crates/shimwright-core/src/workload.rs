@@ -34,7 +34,10 @@ impl Preopen {
     /// Whether it can be written is decided by the kernel: the mount below `host` carries the
     /// flags of the OCI mount it came from.
     pub fn new(host: impl Into<PathBuf>, guest: impl Into<String>) -> Self {
-        Self { host: host.into(), guest: guest.into() }
+        Self {
+            host: host.into(),
+            guest: guest.into(),
+        }
     }
 
     /// The directory, as seen by the runner process inside the sandbox.
@@ -84,7 +87,10 @@ impl Workload {
         mut self,
         env: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
     ) -> Self {
-        self.env = env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        self.env = env
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
         self
     }
 
@@ -109,9 +115,9 @@ impl Workload {
     pub fn wasm(&self) -> Result<&[u8], Refusal> {
         match &self.artifact {
             Artifact::Wasm(wasm) => Ok(wasm.bytes()),
-            Artifact::Precompiled(_) => {
-                Err(Refusal::new("the artifact is precompiled: there is no WebAssembly binary"))
-            }
+            Artifact::Precompiled(_) => Err(Refusal::new(
+                "the artifact is precompiled: there is no WebAssembly binary",
+            )),
         }
     }
 
@@ -142,7 +148,9 @@ mod tests {
     use crate::artifact::Wasm;
 
     fn workload() -> Workload {
-        Workload::new(Artifact::Wasm(Wasm::new(b"\0asm\x01\0\0\0".to_vec()).unwrap()))
+        Workload::new(Artifact::Wasm(
+            Wasm::new(b"\0asm\x01\0\0\0".to_vec()).unwrap(),
+        ))
     }
 
     #[test]

@@ -1,1 +1,206 @@
-//! To be written.
+//! A fake containerd that drives a real shim binary, for tests and benchmarks.
+//!
+//! [`Containerd`] is what a shim sees of a daemon: a namespace, bundles, the socket to which it
+//! sends its events, and the commands `start`, `delete`, `-info` and `-v`. [`Shim`] is what the
+//! daemon sees of a shim: its Task service, under both of its names. [`Snapshot`] lists what shims
+//! leave on a machine.
+//!
+//! All of it blocks, with a deadline; nothing sleeps where something can be awaited.
+
+pub mod bundle;
+pub mod events;
+pub mod shim;
+pub mod snapshot;
+pub mod stdio;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+pub use bundle::Bundle;
+pub use containerd_shim_protos as protos;
+pub use events::{Event, Events};
+pub use shim::{Shim, Version};
+pub use snapshot::Snapshot;
+pub use stdio::{Input, Output};
+
+/// How long anything may take before a test fails.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The variable with the directory of the shims under test.
+pub const SHIM_DIR_VARIABLE: &str = "SHIMWRIGHT_SHIM_DIR";
+
+/// The variable with the directory of compiled guests, which shims pass on to their processes.
+pub const CACHE_DIR_VARIABLE: &str = "SHIMWRIGHT_CACHE_DIR";
+
+/// Any failure of the testkit itself.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// The outcome of what the testkit does.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A containerd with one namespace and a directory of its own, both gone when it is dropped.
+#[derive(Debug)]
+pub struct Containerd {
+    shim: PathBuf,
+    namespace: String,
+    directory: PathBuf,
+    cache: PathBuf,
+    events: Events,
+    sockets: Mutex<Vec<PathBuf>>,
+}
+
+impl Containerd {
+    /// A containerd whose runtime is the shim called `name` in the directory under test.
+    ///
+    /// # Errors
+    ///
+    /// If we are not root or there is no such shim, naming the remedy.
+    pub fn new(name: &str) -> Result<Self> {
+        const REMEDY: &str = "run the tests with `cargo xtask test`";
+        let directory = std::env::var_os(SHIM_DIR_VARIABLE)
+            .ok_or_else(|| format!("{SHIM_DIR_VARIABLE} is not set: {REMEDY}"))?;
+        let shim = Path::new(&directory).join(name);
+        if !shim.exists() {
+            return Err(format!("there is no {}: {REMEDY}", shim.display()).into());
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Err(format!("only root can run containers: {REMEDY}").into());
+        }
+        Self::with_shim(&shim)
+    }
+
+    /// A containerd whose runtime is this executable.
+    ///
+    /// # Errors
+    ///
+    /// If its directory or its socket cannot be created.
+    pub fn with_shim(shim: &Path) -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let namespace = format!("shimwright-test-{}-{number}", std::process::id());
+        let directory = memory_directory().join(&namespace);
+        fs::create_dir(&directory)?;
+        let cache = match std::env::var_os(CACHE_DIR_VARIABLE) {
+            Some(cache) => PathBuf::from(cache),
+            None => memory_directory().join("shimwright-test-cache"),
+        };
+        create_private(&cache)?;
+        let events = Events::listen(&directory.join("events.sock"))?;
+        let shim = fs::canonicalize(shim)?;
+        Ok(Self { shim, namespace, directory, cache, events, sockets: Mutex::default() })
+    }
+
+    /// The executable of the runtime.
+    pub fn shim(&self) -> &Path {
+        &self.shim
+    }
+
+    /// The namespace, in containerd's sense; no other test has it.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The directory of everything that belongs to this containerd, in memory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The events that shims have sent.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// A bundle for a container with this id.
+    ///
+    /// # Errors
+    ///
+    /// If its directory cannot be created.
+    pub fn bundle(&self, id: &str) -> Result<Bundle> {
+        Bundle::new(&self.directory, &self.namespace, id)
+    }
+
+    /// What belongs to this containerd and its shims at this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        Snapshot::take(&self.shim, &self.namespace, &self.directory, &sockets)
+    }
+
+    /// Waits until nothing of any container or shim is left.
+    ///
+    /// # Errors
+    ///
+    /// Lists what is still there after the deadline.
+    pub fn wait_until_clean(&self) -> Result<()> {
+        let clean = poll(|| self.snapshot().is_empty().then_some(()));
+        clean.ok_or_else(|| format!("left behind: {:#?}", self.snapshot()).into())
+    }
+
+    fn remember(&self, address: &str) {
+        let path = PathBuf::from(address.strip_prefix("unix://").unwrap_or(address));
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        if !sockets.contains(&path) {
+            sockets.push(path);
+        }
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        // Killing a shim may let a guest be seen that was about to be created.
+        let _ = poll_for(Duration::from_secs(5), || {
+            let processes = self.snapshot().processes;
+            for process in &processes {
+                process.kill();
+            }
+            processes.is_empty().then_some(())
+        });
+        let left = self.snapshot();
+        for mount in left.mounts.iter().rev() {
+            let _ = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
+        }
+        for cgroup in left.cgroups.iter().rev() {
+            let _ = fs::remove_dir(cgroup);
+        }
+        for parent in snapshot::namespace_cgroups(&self.namespace) {
+            let _ = fs::remove_dir(parent);
+        }
+        for socket in &left.sockets {
+            let _ = fs::remove_file(socket);
+        }
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Tries until there is a value or the deadline has passed.
+pub fn poll<T>(attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    poll_for(DEADLINE, attempt)
+}
+
+/// Tries until there is a value or this time has passed. For what nothing announces.
+pub fn poll_for<T>(bound: Duration, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + bound;
+    loop {
+        if let Some(value) = attempt() {
+            return Some(value);
+        }
+        if Instant::now() >= end {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A tmpfs, where creating bundles costs nothing and `overlay` works.
+fn memory_directory() -> PathBuf {
+    let shared = Path::new("/dev/shm");
+    if shared.is_dir() { shared.to_owned() } else { PathBuf::from("/run") }
+}
+
+/// Shims use a cache only if nobody else can write to it.
+fn create_private(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().mode(0o700).recursive(true).create(directory)
+}

@@ -1,7 +1,5 @@
 //! Components with WASI 0.2.
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 use shimwright_core::{Artifact, BoxError, DEFAULT_FUNCTION, Exit, Precompiled, Workload};
@@ -56,29 +54,22 @@ pub(crate) async fn run(engine: &Engine, workload: &Workload) -> Result<Exit, Bo
     })
 }
 
-/// Maps a component that was compiled earlier.
+/// Loads a component that was compiled earlier.
+///
+/// It is copied to private memory. Wasmtime 48 maps an open file for modules only; for components
+/// it wants a path, and in a container the artifact has none.
 fn load(engine: &Engine, precompiled: &Precompiled) -> Result<Component, BoxError> {
     let file = precompiled.file();
-    // For components Wasmtime takes a path only. This one names the very file that is open.
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
+    file.read_exact_at(&mut bytes, 0)?;
     #[expect(
         unsafe_code,
         reason = "the loader of native code; only `Precompiled` gets here"
     )]
-    // SAFETY: the bytes must be output of `Engine::precompile_component`, and a mapped file must
-    // not change. `Precompiled` is made only of this engine's own output, and core keeps its file
-    // from being changed. Output of another version or for another machine is refused by Wasmtime.
-    let component = unsafe {
-        if File::open(&path).is_ok() {
-            Component::deserialize_file(engine, &path)
-        } else {
-            // A container without /proc, or a user who may not read the file by name.
-            let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
-            file.read_exact_at(&mut bytes, 0)?;
-            Component::deserialize(engine, &bytes)
-        }
-    };
-    Ok(component?)
+    // SAFETY: the bytes must be output of `Engine::precompile_component`, and `Precompiled` is made
+    // only of this engine's own output. That of another version or for another machine is refused
+    // by Wasmtime.
+    Ok(unsafe { Component::deserialize(engine, &bytes) }?)
 }
 
 /// Finds the component's imports.

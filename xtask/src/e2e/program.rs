@@ -23,6 +23,7 @@ pub(super) const CASES: &[Case] = &[
         Needs::WasmLayers,
         layer_component,
     ),
+    Case::new("a shim by its path", Needs::Ours, by_path),
     Case::new("an interpreter as the shim", Needs::Ours, interpreter),
     Case::new("arguments", Needs::Ours, arguments),
     Case::new("environment", Needs::Ours, environment),
@@ -78,6 +79,15 @@ fn layer_component(stage: &mut Stage) -> Result<()> {
         .image(stage::LAYER_COMPONENT)
         .option(&["--platform", "wasi/wasm"]);
     check(&container.run(stage)?, 0, HELLO)
+}
+
+fn by_path(stage: &mut Stage) -> Result<()> {
+    let shim = stage
+        .containerd()
+        .shim("containerd-shim-wasmi-v1")
+        .display()
+        .to_string();
+    check(&stage.guest("hello").on(&shim).run(stage)?, 0, HELLO)
 }
 
 fn interpreter(stage: &mut Stage) -> Result<()> {

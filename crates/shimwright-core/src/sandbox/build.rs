@@ -71,10 +71,10 @@ impl Job<'_> {
         record.mounted = !self.mounts.is_empty();
         bundle.write_record(&record)?;
         let created = self.create(streams, &mut record);
-        if created.is_err() {
-            if let Err(error) = cleanup::undo(bundle, &record) {
-                tracing::error!(%error, id = record.id, "cannot undo a failed create");
-            }
+        if created.is_err()
+            && let Err(error) = cleanup::undo(bundle, &record)
+        {
+            tracing::error!(%error, id = record.id, "cannot undo a failed create");
         }
         created
     }
@@ -88,13 +88,27 @@ impl Job<'_> {
         let (systemd, no_pivot) = (self.options.systemd_cgroup, self.options.no_pivot_root);
         rootfs::mount(self.mounts, &bundle.rootfs())?;
         let plan = self.plan()?;
-        let Plan { exec, spec, poststart } = plan;
+        let Plan {
+            exec,
+            spec,
+            poststart,
+        } = plan;
         let pid = if !systemd && spawn::can(&spec, hierarchies) {
-            Spawn { id, bundle, hierarchies, spec, exec, no_pivot }.run(&streams, record)?
+            Spawn {
+                id,
+                bundle,
+                hierarchies,
+                spec,
+                exec,
+                no_pivot,
+            }
+            .run(&streams, record)?
         } else {
             let pid = build(id, bundle, &spec, exec, streams, systemd, no_pivot)?;
             // It is our child, so the pid cannot have been given to another process yet.
-            record.cgroups = hierarchies.of_container(pid).context("find the control groups")?;
+            record.cgroups = hierarchies
+                .of_container(pid)
+                .context("find the control groups")?;
             pid
         };
         let init = Init::of(pid).context("inspect the first process")?;
@@ -103,35 +117,61 @@ impl Job<'_> {
         let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())
             .context("open the first process")?;
         let cgroups = record.cgroups.clone();
-        Ok((Reply::Created { init, cgroups, poststart }, Some(handle)))
+        Ok((
+            Reply::Created {
+                init,
+                cgroups,
+                poststart,
+            },
+            Some(handle),
+        ))
     }
 
     fn plan(self) -> Result<Plan, Error> {
         let mut spec = self.bundle.spec()?;
         let root = absolute_root(&mut spec, self.bundle)?;
-        let process = spec.process().clone().ok_or_else(|| {
-            Error::invalid("config.json has no process")
-        })?;
+        let process = spec
+            .process()
+            .clone()
+            .ok_or_else(|| Error::invalid("config.json has no process"))?;
         if process.terminal().unwrap_or_default() {
-            return Err(Error::NotSupported { operation: "a terminal".to_owned() });
+            return Err(Error::NotSupported {
+                operation: "a terminal".to_owned(),
+            });
         }
-        let poststart = spec.hooks().as_ref().is_some_and(|hooks| hooks.poststart().is_some());
+        let poststart = spec
+            .hooks()
+            .as_ref()
+            .is_some_and(|hooks| hooks.poststart().is_some());
         let mounts = spec.mounts().clone().unwrap_or_default();
         let found = entrypoint::find(&root, &mounts, &process)?;
         let (entrypoint, wasm) = match found {
             Some((_, Program::Linux(path))) => {
-                return Ok(Plan { exec: self.linux(&path, &process)?, spec, poststart });
+                // libcontainer sets those of the spec, if it has any, and leaves ours otherwise.
+                sys::set_groups(&[]).context("leave the shim's groups")?;
+                return Ok(Plan {
+                    exec: self.linux(&path, &process)?,
+                    spec,
+                    poststart,
+                });
             }
             Some((entrypoint, Program::Wasm(file))) => {
                 let digest = cache::digest(
-                    sys::Mapping::of_file(file.as_fd()).context("read the module")?.as_ref(),
+                    sys::Mapping::of_file(file.as_fd())
+                        .context("read the module")?
+                        .as_ref(),
                 );
                 (entrypoint, (file, digest))
             }
             None => self.wasm_layer(&process)?,
         };
         policy::restrict(&mut spec);
-        Ok(Plan { exec: self.wasm(entrypoint, wasm, &process)?, spec, poststart })
+        sys::set_groups(&policy::take_groups(&mut spec)?).context("set the groups")?;
+        Ok(Plan {
+            exec: self.wasm(entrypoint, wasm, &process)?,
+            spec,
+            poststart,
+        })
     }
 
     /// A program of the image runs as in any container.
@@ -202,9 +242,10 @@ impl Job<'_> {
 
     fn accepted(&self, engine: &dyn Engine, wasm: Wasm) -> Result<(), Error> {
         let workload = Workload::new(Artifact::Wasm(wasm)).with_function(DEFAULT_FUNCTION);
-        engine
-            .accepts(&workload)
-            .map_err(|source| Error::Refused { engine: self.host.name, source })
+        engine.accepts(&workload).map_err(|source| Error::Refused {
+            engine: self.host.name,
+            source,
+        })
     }
 
     /// The native code of a module, if the engine compiles ahead of time.
@@ -214,7 +255,9 @@ impl Job<'_> {
         file: &File,
         digest: &str,
     ) -> Result<Option<File>, Error> {
-        let Some(precompiler) = engine.precompiler() else { return Ok(None) };
+        let Some(precompiler) = engine.precompiler() else {
+            return Ok(None);
+        };
         let fingerprint = precompiler.fingerprint();
         let cache = Cache::open()?;
         let key = |digest: &str| cache::key(self.host.name, &fingerprint, digest);
@@ -245,7 +288,8 @@ fn build(
 ) -> Result<Pid, Error> {
     // The builder reads the spec from a bundle, and this one may have been restricted.
     let shown = bundle.private();
-    spec.save(shown.join("config.json")).context("write the restricted config.json")?;
+    spec.save(shown.join("config.json"))
+        .context("write the restricted config.json")?;
     let container = ContainerBuilder::new(id.to_owned(), SyscallType::Linux)
         .with_executor(exec)
         .with_root_path(bundle.libcontainer())
@@ -265,7 +309,10 @@ fn build(
 
 /// Makes the root of a spec an absolute path, and returns it.
 fn absolute_root(spec: &mut Spec, bundle: &Bundle) -> Result<PathBuf, Error> {
-    let mut root = spec.root().clone().ok_or_else(|| Error::invalid("config.json has no root"))?;
+    let mut root = spec
+        .root()
+        .clone()
+        .ok_or_else(|| Error::invalid("config.json has no root"))?;
     let path = bundle.directory().join(root.path());
     root.set_path(path.clone());
     spec.set_root(Some(root));

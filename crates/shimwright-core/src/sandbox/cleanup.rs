@@ -27,12 +27,18 @@ pub(crate) fn kill(record: &Record) -> Result<(), Error> {
     if let Some(init) = record.init.and_then(|init| init.open()) {
         // It may have ended meanwhile.
         let _ = rustix::process::pidfd_send_signal(&init, Signal::KILL);
-        record.cgroups.kill_all(BOUND).context("end the container's processes")?;
+        record
+            .cgroups
+            .kill_all(BOUND)
+            .context("end the container's processes")?;
         sys::wait_readable(&init, std::time::Instant::now() + BOUND)
             .context("wait for the container's first process")?;
         return Ok(());
     }
-    record.cgroups.kill_all(BOUND).context("end the container's processes")
+    record
+        .cgroups
+        .kill_all(BOUND)
+        .context("end the container's processes")
 }
 
 /// Removes the control groups, the mounts and the state of a container without processes, and
@@ -41,8 +47,14 @@ pub(crate) fn kill(record: &Record) -> Result<(), Error> {
 /// Launcher process, or the process of the `delete` command: hooks may take their time.
 pub(crate) fn remove(bundle: &Bundle, record: &Record) -> Result<(), Error> {
     // Something may have been moved there from outside.
-    record.cgroups.kill_all(BOUND).context("end the container's processes")?;
-    record.cgroups.remove(BOUND).context("remove the container's control groups")?;
+    record
+        .cgroups
+        .kill_all(BOUND)
+        .context("end the container's processes")?;
+    record
+        .cgroups
+        .remove(BOUND)
+        .context("remove the container's control groups")?;
     if let Ok(spec) = bundle.spec() {
         run_poststop_hooks(bundle, record, &spec);
     }
@@ -57,7 +69,11 @@ pub(crate) fn remove(bundle: &Bundle, record: &Record) -> Result<(), Error> {
 /// "If any poststop hook fails, the runtime must log a warning, but the remaining hooks and
 /// lifecycle continue" (OCI runtime spec, Lifecycle).
 fn run_poststop_hooks(bundle: &Bundle, record: &Record, spec: &Spec) {
-    let Some(hooks) = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()) else {
+    let Some(hooks) = spec
+        .hooks()
+        .as_ref()
+        .and_then(|hooks| hooks.poststop().as_ref())
+    else {
         return;
     };
     let state = match Container::load(bundle.libcontainer().join(&record.id)) {
@@ -86,7 +102,10 @@ fn remove_directory(path: &Path) -> io::Result<()> {
 /// Launcher process. A failed one is logged, as the guest runs already: "the runtime must log a
 /// warning, but lifecycle continues as if the hook had succeeded" (OCI runtime spec 1.2).
 pub(crate) fn run_poststart_hooks(directory: &Path, spec: &Spec) -> Result<(), Error> {
-    let hooks = spec.hooks().as_ref().and_then(|hooks| hooks.poststart().as_ref());
+    let hooks = spec
+        .hooks()
+        .as_ref()
+        .and_then(|hooks| hooks.poststart().as_ref());
     let container = Container::load(directory.to_owned()).context("load the container's state")?;
     for hook in hooks.into_iter().flatten() {
         let one = vec![hook.clone()];

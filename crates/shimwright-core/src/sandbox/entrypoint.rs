@@ -25,10 +25,14 @@ impl Entrypoint {
     /// Splits the first argument.
     pub(crate) fn parse(argument: &str) -> Self {
         match argument.rsplit_once('#') {
-            Some((path, function)) if !path.is_empty() && !function.is_empty() => {
-                Self { path: path.to_owned(), function: function.to_owned() }
-            }
-            _ => Self { path: argument.to_owned(), function: DEFAULT_FUNCTION.to_owned() },
+            Some((path, function)) if !path.is_empty() && !function.is_empty() => Self {
+                path: path.to_owned(),
+                function: function.to_owned(),
+            },
+            _ => Self {
+                path: argument.to_owned(),
+                function: DEFAULT_FUNCTION.to_owned(),
+            },
         }
     }
 
@@ -73,12 +77,22 @@ pub(crate) fn find(
     let argument = process.args().as_deref().unwrap_or_default().first();
     let argument = argument.ok_or_else(|| Error::invalid("the process has no arguments"))?;
     let env = process.env().as_deref().unwrap_or_default();
-    let path_variable = env.iter().rev().find_map(|variable| variable.strip_prefix("PATH="));
+    let path_variable = env
+        .iter()
+        .rev()
+        .find_map(|variable| variable.strip_prefix("PATH="));
 
     // A file whose own name holds a `#` wins over a function of another file.
-    let whole = Entrypoint { path: argument.clone(), function: DEFAULT_FUNCTION.to_owned() };
+    let whole = Entrypoint {
+        path: argument.clone(),
+        function: DEFAULT_FUNCTION.to_owned(),
+    };
     let split = Entrypoint::parse(argument);
-    for entrypoint in if whole == split { vec![whole] } else { vec![whole, split] } {
+    for entrypoint in if whole == split {
+        vec![whole]
+    } else {
+        vec![whole, split]
+    } {
         for path in entrypoint.candidates(path_variable, process.cwd()) {
             let (root, inside) = behind_mounts(root, mounts, &path);
             if let Some(file) = open_in_root(&root, &inside)? {
@@ -95,7 +109,13 @@ pub(crate) fn find(
 fn behind_mounts(root: &Path, mounts: &[Mount], path: &Path) -> (PathBuf, PathBuf) {
     let path = normal(path);
     let is_bind = |mount: &&Mount| {
-        let has = |name: &str| mount.options().iter().flatten().any(|option| option == name);
+        let has = |name: &str| {
+            mount
+                .options()
+                .iter()
+                .flatten()
+                .any(|option| option == name)
+        };
         mount.typ().as_deref() == Some("bind") || has("bind") || has("rbind")
     };
     let covering = mounts.iter().rev().filter(is_bind).find_map(|mount| {
@@ -157,14 +177,23 @@ fn classify(mut file: File, path: PathBuf) -> Result<Program, Error> {
     let cannot_read = || format!("read the entrypoint {}", path.display());
     let mut start = [0; 4];
     let read = read_start(&mut file, &mut start).with_context(cannot_read)?;
-    let executable = file.metadata().with_context(cannot_read)?.permissions().mode() & 0o111 != 0;
+    let executable = file
+        .metadata()
+        .with_context(cannot_read)?
+        .permissions()
+        .mode()
+        & 0o111
+        != 0;
     match &start[..read] {
         start if *start == MAGIC => Ok(Program::Wasm(file)),
         start if start.starts_with(b"\x7fELF") || start.starts_with(b"#!") => {
             if executable {
                 return Ok(Program::Linux(path));
             }
-            Err(Error::invalid(format!("the entrypoint {} is not executable", path.display())))
+            Err(Error::invalid(format!(
+                "the entrypoint {} is not executable",
+                path.display()
+            )))
         }
         _ => Err(Error::invalid(format!(
             "the entrypoint {} is neither a WebAssembly binary nor an executable program",
@@ -234,8 +263,11 @@ mod tests {
             bind(&volume.path().join("app.wasm"), "/single.wasm"),
         ];
         for argument in ["/data/app.wasm", "/data/../data/./app.wasm", "/single.wasm"] {
-            let process =
-                ProcessBuilder::default().args([argument.to_owned()]).cwd("/").build().unwrap();
+            let process = ProcessBuilder::default()
+                .args([argument.to_owned()])
+                .cwd("/")
+                .build()
+                .unwrap();
             let found = find(tempfile::tempdir().unwrap().path(), &mounts, &process).unwrap();
             assert!(matches!(found, Some((_, Program::Wasm(_)))), "{argument}");
         }
@@ -243,7 +275,10 @@ mod tests {
 
     fn check_wasm(argument: &str, function: &str) {
         let (entrypoint, program) = look(argument).unwrap().unwrap();
-        assert!(matches!(program, Program::Wasm(_)), "{argument}: {program:?}");
+        assert!(
+            matches!(program, Program::Wasm(_)),
+            "{argument}: {program:?}"
+        );
         assert_eq!(entrypoint.function, function, "{argument}");
     }
 
@@ -278,7 +313,10 @@ mod tests {
     fn other_files_are_refused_with_a_reason() {
         assert!(look("/bin").unwrap().is_none());
         assert!(look("/missing").unwrap().is_none());
-        assert_eq!(look("/bin/data").unwrap_err(), "the entrypoint /bin/data is not executable");
+        assert_eq!(
+            look("/bin/data").unwrap_err(),
+            "the entrypoint /bin/data is not executable"
+        );
         assert_eq!(
             look("/readme").unwrap_err(),
             "the entrypoint /readme is neither a WebAssembly binary nor an executable program"

@@ -47,7 +47,11 @@ impl Executor for Exec {
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
         let failure = self.run();
         // Nobody reads what is returned here any more: the container's own log is the place.
-        let program = self.args.first().map(|arg| arg.to_string_lossy()).unwrap_or_default();
+        let program = self
+            .args
+            .first()
+            .map(|arg| arg.to_string_lossy())
+            .unwrap_or_default();
         let _ = writeln!(std::io::stderr(), "cannot execute {program}: {failure}");
         let status = match failure.kind() {
             std::io::ErrorKind::NotFound => 127,

@@ -48,7 +48,10 @@ impl From<Result<Reply, Error>> for Reply {
                 end -= 1;
             }
             message.truncate(end);
-            Self::Failed { code: error.code(), message }
+            Self::Failed {
+                code: error.code(),
+                message,
+            }
         })
     }
 }
@@ -82,7 +85,10 @@ impl Launcher {
             Forked::Parent(pid) => {
                 let ended = reaper.expect(pid);
                 rustix::io::ioctl_fionbio(&ours, true).context("set up a launcher's socket")?;
-                Ok(Self { socket: sys::watch(ours).context("watch a launcher's socket")?, ended })
+                Ok(Self {
+                    socket: sys::watch(ours).context("watch a launcher's socket")?,
+                    ended,
+                })
             }
             Forked::Child => child(keep, theirs, job),
         }
@@ -125,7 +131,10 @@ fn child(
         job()
     }));
     let outcome = outcome.unwrap_or_else(|_| {
-        Err(Error::Failed { action: "finish the request".to_owned(), source: "panicked".into() })
+        Err(Error::Failed {
+            action: "finish the request".to_owned(),
+            source: "panicked".into(),
+        })
     });
     let (reply, handle) = match outcome {
         Ok(answer) => answer,
@@ -143,7 +152,12 @@ fn send(socket: impl AsFd, reply: &Reply, handle: Option<&OwnedFd>) -> io::Resul
     if handles.is_some() && !control.push(SendAncillaryMessage::ScmRights(handles.as_slice())) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    rustix::net::sendmsg(socket, &[IoSlice::new(&text)], &mut control, SendFlags::NOSIGNAL)?;
+    rustix::net::sendmsg(
+        socket,
+        &[IoSlice::new(&text)],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )?;
     Ok(())
 }
 
@@ -181,7 +195,11 @@ mod tests {
         let (ours, theirs) = pair();
         let handle = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         let init = Init::of(rustix::process::getpid()).unwrap();
-        let sent = Reply::Created { init, cgroups: Cgroups::default(), poststart: false };
+        let sent = Reply::Created {
+            init,
+            cgroups: Cgroups::default(),
+            poststart: false,
+        };
         send(&theirs, &sent, Some(&handle)).unwrap();
         let (reply, received) = receive(&ours).unwrap().unwrap();
         assert!(matches!(reply, Reply::Created { init: found, .. } if found == init));
@@ -200,6 +218,9 @@ mod tests {
         let error = Error::invalid("ä".repeat(MAX_REPLY));
         let (ours, theirs) = pair();
         send(&theirs, &Reply::from(Err(error)), None).unwrap();
-        assert!(matches!(receive(&ours).unwrap(), Some((Reply::Failed { .. }, None))));
+        assert!(matches!(
+            receive(&ours).unwrap(),
+            Some((Reply::Failed { .. }, None))
+        ));
     }
 }

@@ -29,8 +29,10 @@ pub(crate) fn mount(mounts: &[Mount], target: &Path) -> Result<(), Error> {
             below => target.join(below),
         };
         let mounted = mount_rootfs(
-            Some(&mount.type_).filter(|kind| !kind.is_empty()).map(String::as_str),
-            Some(&mount.source).map(String::as_str),
+            Some(&mount.type_)
+                .filter(|kind| !kind.is_empty())
+                .map(String::as_str),
+            Some(mount.source.as_str()),
             &mount.options,
             &target,
         );
@@ -86,9 +88,10 @@ fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
-        let octal = after.get(..3).filter(|_| first == b'\\').and_then(|digits| {
-            u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
-        });
+        let octal = after
+            .get(..3)
+            .filter(|_| first == b'\\')
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
         bytes.push(octal.unwrap_or(first));
         rest = if octal.is_some() { &after[3..] } else { after };
     }

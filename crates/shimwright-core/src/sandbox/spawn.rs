@@ -38,8 +38,17 @@ use crate::sys::{self, Forked};
 /// Devices every container may use, whatever the spec's rules say (OCI runtime spec, "Default
 /// Devices"), and the making of device files, which needs the capability anyway.
 const DEVICES: [&str; 11] = [
-    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm",
-    "c 5:0 rwm", "c 5:1 rwm", "c 5:2 rwm", "c 136:* rwm",
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:1 rwm",
+    "c 5:2 rwm",
+    "c 136:* rwm",
 ];
 
 /// Whether this module can build the sandbox of a spec; otherwise libcontainer's builder must.
@@ -47,10 +56,10 @@ const DEVICES: [&str; 11] = [
 /// What is left to the builder: version 2 hierarchies and systemd, namespaces that need their maps
 /// or offsets written from outside, and requests that the process makes while it is set up.
 pub(crate) fn can(spec: &Spec, hierarchies: &Hierarchies) -> bool {
-    let Some(linux) = spec.linux() else { return false };
-    let needs_outside = |kind| {
-        matches!(kind, LinuxNamespaceType::User | LinuxNamespaceType::Time)
+    let Some(linux) = spec.linux() else {
+        return false;
     };
+    let needs_outside = |kind| matches!(kind, LinuxNamespaceType::User | LinuxNamespaceType::Time);
     let listens = linux.seccomp().as_ref().is_some_and(|seccomp| {
         seccomp.listener_path().is_some()
             || seccomp.default_action() == LinuxSeccompAction::ScmpActNotify
@@ -60,15 +69,24 @@ pub(crate) fn can(spec: &Spec, hierarchies: &Hierarchies) -> bool {
                 .flatten()
                 .any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify)
     });
-    let maps_ids = spec.mounts().iter().flatten().any(|mount| {
-        mount.uid_mappings().is_some() || mount.gid_mappings().is_some()
-    });
+    let maps_ids = spec
+        .mounts()
+        .iter()
+        .flatten()
+        .any(|mount| mount.uid_mappings().is_some() || mount.gid_mappings().is_some());
     hierarchies.is_legacy()
         && cgroups_path(linux).is_some()
-        && !linux.namespaces().iter().flatten().any(|namespace| needs_outside(namespace.typ()))
+        && !linux
+            .namespaces()
+            .iter()
+            .flatten()
+            .any(|namespace| needs_outside(namespace.typ()))
         && !listens
         && !maps_ids
-        && linux.net_devices().as_ref().is_none_or(|devices| devices.is_empty())
+        && linux
+            .net_devices()
+            .as_ref()
+            .is_none_or(|devices| devices.is_empty())
         && linux.intel_rdt().is_none()
 }
 
@@ -97,16 +115,23 @@ impl Spawn<'_> {
         Validator::validate_spec(&self.spec).context("accept config.json")?;
         let (linux, process) = match (self.spec.linux(), self.spec.process()) {
             (Some(linux), Some(process)) => (linux, process),
-            _ => return Err(Error::invalid("config.json has no linux or no process section")),
+            _ => {
+                return Err(Error::invalid(
+                    "config.json has no linux or no process section",
+                ));
+            }
         };
         let path = cgroups_path(linux).ok_or_else(|| Error::invalid("no path of cgroups"))?;
         record.cgroups = self.hierarchies.planned(path);
         self.bundle.write_record(record)?;
-        self.hierarchies.make(&record.cgroups).context("make the control groups")?;
+        self.hierarchies
+            .make(&record.cgroups)
+            .context("make the control groups")?;
         if let Some(resources) = linux.resources() {
             limit(resources, path, &record.cgroups)?;
         }
-        self.build(&record.cgroups, linux, process, streams).context("build the sandbox")
+        self.build(&record.cgroups, linux, process, streams)
+            .context("build the sandbox")
     }
 
     fn build(
@@ -119,11 +144,22 @@ impl Spawn<'_> {
         let directory = self.bundle.libcontainer().join(self.id);
         std::fs::create_dir_all(&directory)?;
         let notify_path = directory.join(NOTIFY_FILE);
-        let mut container =
-            Container::new(self.id, ContainerStatus::Creating, None, self.bundle.directory(), &directory)?;
-        container.set_systemd(false).set_annotations(self.spec.annotations().clone());
+        let mut container = Container::new(
+            self.id,
+            ContainerStatus::Creating,
+            None,
+            self.bundle.directory(),
+            &directory,
+        )?;
+        container
+            .set_systemd(false)
+            .set_annotations(self.spec.annotations().clone());
         let rootfs = std::fs::canonicalize(
-            self.spec.root().as_ref().ok_or("config.json has no root")?.path(),
+            self.spec
+                .root()
+                .as_ref()
+                .ok_or("config.json has no root")?
+                .path(),
         )?;
         // Inherited by the first process, and not writable any more once that is set up.
         if let Some(score) = process.oom_score_adj() {
@@ -237,7 +273,10 @@ fn fork_into_pid_namespace(linux: &Linux, child: impl FnOnce()) -> Result<Pid, B
 
 fn enter_pid_namespace(namespace: impl AsFd) -> Result<(), BoxError> {
     let kind = Some(LinkNameSpaceType::ProcessID);
-    Ok(rustix::thread::move_into_link_name_space(namespace.as_fd(), kind)?)
+    Ok(rustix::thread::move_into_link_name_space(
+        namespace.as_fd(),
+        kind,
+    )?)
 }
 
 /// Applies the resource limits of a spec.
@@ -266,7 +305,9 @@ fn limit(resources: &LinuxResources, path: &Path, cgroups: &Cgroups) -> Result<(
         oom_score_adj: None,
         freezer_state: None,
     };
-    manager.apply(&options).context("limit the container's resources")
+    manager
+        .apply(&options)
+        .context("limit the container's resources")
 }
 
 /// Resources that limit nothing.
@@ -278,8 +319,14 @@ fn none() -> LinuxResources {
 
 fn limit_devices(resources: &LinuxResources, directory: &Path) -> std::io::Result<()> {
     for rule in resources.devices().iter().flatten() {
-        let file = if rule.allow() { "devices.allow" } else { "devices.deny" };
+        let file = if rule.allow() {
+            "devices.allow"
+        } else {
+            "devices.deny"
+        };
         std::fs::write(directory.join(file), rule.to_string())?;
     }
-    DEVICES.iter().try_for_each(|rule| std::fs::write(directory.join("devices.allow"), rule))
+    DEVICES
+        .iter()
+        .try_for_each(|rule| std::fs::write(directory.join("devices.allow"), rule))
 }

@@ -6,15 +6,15 @@ use std::time::SystemTime;
 use containerd_shim_protos::api;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use containerd_shim_protos::protobuf::{EnumOrUnknown, MessageField};
-use containerd_shim_protos::types::task::{ProcessInfo, Status as ApiStatus};
 use containerd_shim_protos::ttrpc::{self, Code as RpcCode};
+use containerd_shim_protos::types::task::{ProcessInfo, Status as ApiStatus};
 use tokio::task::JoinError;
 
 use super::tasks::Task;
 use crate::bundle::Init;
 use crate::error::{self, Code, Error};
-use crate::task::{Exited, State};
 use crate::metrics;
+use crate::task::{Exited, State};
 
 /// The only conversion to an error of the protocol: the whole chain, once.
 pub(super) fn error(error: &Error) -> ttrpc::Error {
@@ -68,7 +68,9 @@ pub(super) fn state(task: &Task) -> api::StateResponse {
         stderr: paths.stderr.clone(),
         terminal: false,
         exit_status: state.exited().map_or(0, |exited| exited.status.into()),
-        exited_at: state.exited().map_or(MessageField::none(), |exited| timestamp(exited.at)),
+        exited_at: state
+            .exited()
+            .map_or(MessageField::none(), |exited| timestamp(exited.at)),
         ..Default::default()
     }
 }
@@ -106,24 +108,43 @@ pub(super) fn pids(task: &Task) -> Result<api::PidsResponse, Error> {
     {
         pids.insert(0, init.pid.unsigned_abs());
     }
-    let processes = pids.into_iter().map(|pid| ProcessInfo { pid, ..Default::default() }).collect();
-    Ok(api::PidsResponse { processes, ..Default::default() })
+    let processes = pids
+        .into_iter()
+        .map(|pid| ProcessInfo {
+            pid,
+            ..Default::default()
+        })
+        .collect();
+    Ok(api::PidsResponse {
+        processes,
+        ..Default::default()
+    })
 }
 
 pub(super) fn stats(task: &Task) -> Result<api::StatsResponse, Error> {
-    let metrics = metrics::read(&task.cgroups())
-        .ok_or_else(|| Error::NotFound { id: format!("{}'s control group", task.id) })?;
-    Ok(api::StatsResponse { stats: MessageField::some(metrics), ..Default::default() })
+    let metrics = metrics::read(&task.cgroups()).ok_or_else(|| Error::NotFound {
+        id: format!("{}'s control group", task.id),
+    })?;
+    Ok(api::StatsResponse {
+        stats: MessageField::some(metrics),
+        ..Default::default()
+    })
 }
 
 /// Whether the process behind a handle can still be signalled.
 pub(super) fn send_signal(handle: impl AsFd, signal: u32) -> Result<(), Error> {
-    let Some(signal) = i32::try_from(signal).ok().filter(|signal| (0..=64).contains(signal)) else {
+    let Some(signal) = i32::try_from(signal)
+        .ok()
+        .filter(|signal| (0..=64).contains(signal))
+    else {
         return Err(Error::invalid(format!("unknown signal {signal}")));
     };
     crate::sys::pidfd_send_signal(handle, signal).map_err(|error| match error.raw_os_error() {
         Some(libc::ESRCH) => Error::Finished,
-        _ => Error::Failed { action: format!("send signal {signal}"), source: error.into() },
+        _ => Error::Failed {
+            action: format!("send signal {signal}"),
+            source: error.into(),
+        },
     })
 }
 
@@ -133,8 +154,12 @@ mod tests {
 
     #[test]
     fn the_client_sees_the_code_and_the_whole_reason() {
-        let inner = Error::NotSupported { operation: "exec".to_owned() };
-        let ttrpc::Error::RpcStatus(status) = error(&inner) else { panic!("no status") };
+        let inner = Error::NotSupported {
+            operation: "exec".to_owned(),
+        };
+        let ttrpc::Error::RpcStatus(status) = error(&inner) else {
+            panic!("no status")
+        };
         assert_eq!(status.code(), RpcCode::UNIMPLEMENTED);
         assert_eq!(status.message, "exec is not supported");
     }

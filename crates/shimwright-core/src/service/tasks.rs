@@ -93,7 +93,10 @@ pub(super) struct StreamPaths {
 
 impl Tasks {
     pub(crate) fn new(shared: Shared) -> Self {
-        Self { shared: Arc::new(shared), tasks: Mutex::default() }
+        Self {
+            shared: Arc::new(shared),
+            tasks: Mutex::default(),
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -113,10 +116,14 @@ impl Tasks {
     pub(super) async fn create(&self, request: api::CreateTaskRequest) -> Result<u32, Error> {
         validate_id(&request.id)?;
         if !request.checkpoint.is_empty() {
-            return Err(Error::NotSupported { operation: "restoring a checkpoint".to_owned() });
+            return Err(Error::NotSupported {
+                operation: "restoring a checkpoint".to_owned(),
+            });
         }
         if request.terminal {
-            return Err(Error::NotSupported { operation: "a terminal".to_owned() });
+            return Err(Error::NotSupported {
+                operation: "a terminal".to_owned(),
+            });
         }
         let options = RuntimeOptions::decode(request.options.as_ref())?;
         let task = self.reserve(&request)?;
@@ -130,7 +137,9 @@ impl Tasks {
     /// Takes the id, before anything else is done for the request.
     fn reserve(&self, request: &api::CreateTaskRequest) -> Result<Arc<Task>, Error> {
         match self.lock().entry(request.id.clone()) {
-            Entry::Occupied(_) => Err(Error::AlreadyExists { id: request.id.clone() }),
+            Entry::Occupied(_) => Err(Error::AlreadyExists {
+                id: request.id.clone(),
+            }),
             Entry::Vacant(free) => {
                 let task = Task {
                     id: request.id.clone(),
@@ -212,7 +221,10 @@ impl Task {
 
     /// The container's control groups; none while there is no sandbox.
     pub(super) fn cgroups(&self) -> Cgroups {
-        self.sandbox.get().map(|sandbox| sandbox.cgroups.clone()).unwrap_or_default()
+        self.sandbox
+            .get()
+            .map(|sandbox| sandbox.cgroups.clone())
+            .unwrap_or_default()
     }
 
     /// Waits until the task has ended.
@@ -224,7 +236,10 @@ impl Task {
             }
             if state.changed().await.is_err() {
                 // The sender lives in `self`, which is borrowed.
-                return Exited { status: Status::KILLED, at: SystemTime::now() };
+                return Exited {
+                    status: Status::KILLED,
+                    at: SystemTime::now(),
+                };
             }
         }
     }
@@ -266,7 +281,14 @@ impl Task {
             };
             job.run(streams)
         })?;
-        let (Reply::Created { init, cgroups, poststart }, Some(handle)) = launcher.reply().await?
+        let (
+            Reply::Created {
+                init,
+                cgroups,
+                poststart,
+            },
+            Some(handle),
+        ) = launcher.reply().await?
         else {
             return Err(Error::Failed {
                 action: "create the container".to_owned(),
@@ -276,7 +298,10 @@ impl Task {
         let ended = launching.named(init.pid);
         self.poststart.store(poststart, Ordering::Relaxed);
         // Nobody else sets it: the id was reserved for this call.
-        let _ = self.sandbox.set(Sandbox { cgroups, init: handle });
+        let _ = self.sandbox.set(Sandbox {
+            cgroups,
+            init: handle,
+        });
         self.change(|state| state.created(init))?;
         self.publish_create(request, init);
         let task = Arc::clone(self);
@@ -304,7 +329,9 @@ impl Task {
             pid: reply::pid(Some(init)),
             ..Default::default()
         };
-        self.shared.events.publish(topics::TASK_CREATE_EVENT_TOPIC, &event);
+        self.shared
+            .events
+            .publish(topics::TASK_CREATE_EVENT_TOPIC, &event);
     }
 
     /// Tells the first process to go on. From the word to the event nothing can come in between:
@@ -318,7 +345,9 @@ impl Task {
             pid: reply::pid(Some(init)),
             ..Default::default()
         };
-        self.shared.events.publish(topics::TASK_START_EVENT_TOPIC, &event);
+        self.shared
+            .events
+            .publish(topics::TASK_START_EVENT_TOPIC, &event);
         Ok(init)
     }
 
@@ -347,7 +376,10 @@ impl Task {
 
     /// The first process has ended.
     fn ended(&self, status: Status) {
-        let exited = Exited { status, at: SystemTime::now() };
+        let exited = Exited {
+            status,
+            at: SystemTime::now(),
+        };
         let init = self.state.borrow().init();
         // With a pid namespace of its own the kernel has ended the rest already.
         if self.kill_rest().is_err() {
@@ -370,7 +402,9 @@ impl Task {
                 exited_at: reply::timestamp(exited.at),
                 ..Default::default()
             };
-            self.shared.events.publish(topics::TASK_EXIT_EVENT_TOPIC, &event);
+            self.shared
+                .events
+                .publish(topics::TASK_EXIT_EVENT_TOPIC, &event);
         }
     }
 
@@ -385,7 +419,10 @@ impl Task {
     }
 
     fn kill_every_process(&self, signal: u32) -> Result<(), Error> {
-        let processes = self.cgroups().processes().context("list the container's processes")?;
+        let processes = self
+            .cgroups()
+            .processes()
+            .context("list the container's processes")?;
         for pid in processes {
             let flags = rustix::process::PidfdFlags::empty();
             if let Ok(handle) = rustix::process::pidfd_open(pid, flags) {
@@ -414,11 +451,18 @@ impl Task {
         let launcher = self.launch(move || cleanup::remove(&bundle, &record))?;
         launcher.reply().await?;
         *self.held() = Held::default();
-        if let Some(waiting) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(waiting) = self
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
             waiting.abort();
         }
 
-        let init = self.state().init().ok_or_else(|| Error::NotFound { id: self.id.clone() })?;
+        let init = self.state().init().ok_or_else(|| Error::NotFound {
+            id: self.id.clone(),
+        })?;
         let event = TaskDelete {
             container_id: self.id.clone(),
             pid: reply::pid(Some(init)),
@@ -426,18 +470,26 @@ impl Task {
             exited_at: reply::timestamp(exited.at),
             ..Default::default()
         };
-        self.shared.events.publish(topics::TASK_DELETE_EVENT_TOPIC, &event);
+        self.shared
+            .events
+            .publish(topics::TASK_DELETE_EVENT_TOPIC, &event);
         Ok((init, exited))
     }
 
     fn launch(&self, job: impl FnOnce() -> Result<(), Error>) -> Result<Launcher, Error> {
         let keep: Vec<_> = self.shared.log.into_iter().collect();
-        Launcher::start(&self.shared.reaper, &keep, || job().map(|()| (Reply::Done, None)))
+        Launcher::start(&self.shared.reaper, &keep, || {
+            job().map(|()| (Reply::Done, None))
+        })
     }
 
     fn init(&self) -> Result<&OwnedFd, Error> {
         let sandbox = self.sandbox.get();
-        sandbox.map(|sandbox| &sandbox.init).ok_or_else(|| Error::NotFound { id: self.id.clone() })
+        sandbox
+            .map(|sandbox| &sandbox.init)
+            .ok_or_else(|| Error::NotFound {
+                id: self.id.clone(),
+            })
     }
 
     fn change<T>(
@@ -451,7 +503,11 @@ impl Task {
             outcome = Some(result);
             changed
         });
-        outcome.unwrap_or_else(|| Err(Error::NotFound { id: self.id.clone() }))
+        outcome.unwrap_or_else(|| {
+            Err(Error::NotFound {
+                id: self.id.clone(),
+            })
+        })
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {

@@ -35,7 +35,12 @@ impl Request {
     /// Reads standard input and the environment.
     pub(super) fn read(flags: &Flags) -> Result<Self, Error> {
         let variable = |name| std::env::var(name).unwrap_or_default();
-        Self::parse(flags, &stdin()?, &variable("TTRPC_ADDRESS"), &variable("GRPC_ADDRESS"))
+        Self::parse(
+            flags,
+            &stdin()?,
+            &variable("TTRPC_ADDRESS"),
+            &variable("GRPC_ADDRESS"),
+        )
     }
 
     fn parse(flags: &Flags, input: &[u8], ttrpc: &str, grpc: &str) -> Result<Self, Error> {
@@ -57,13 +62,20 @@ impl Request {
             None => {
                 let any = Any::parse_from_bytes(input)
                     .map_err(|error| Error::invalid(format!("standard input: {error}")))?;
-                (legacy(flags, ttrpc, grpc), RuntimeOptions::decode(Some(&any))?)
+                (
+                    legacy(flags, ttrpc, grpc),
+                    RuntimeOptions::decode(Some(&any))?,
+                )
             }
         };
         if opts.ttrpc_address.is_empty() {
             return Err(Error::invalid("containerd has not told its ttrpc address"));
         }
-        Ok(Self { opts, options, modern: is_modern })
+        Ok(Self {
+            opts,
+            options,
+            modern: is_modern,
+        })
     }
 
     /// The answer, in the form this containerd expects.
@@ -83,7 +95,11 @@ impl Request {
 }
 
 fn legacy(flags: &Flags, ttrpc: &str, grpc: &str) -> StartOpts {
-    let address = if flags.address.is_empty() { grpc } else { &flags.address };
+    let address = if flags.address.is_empty() {
+        grpc
+    } else {
+        &flags.address
+    };
     StartOpts {
         id: flags.id.clone(),
         publish_binary: flags.publish_binary.clone(),
@@ -100,7 +116,11 @@ pub(super) fn stdin() -> Result<Vec<u8>, Error> {
     let stdin = std::io::stdin();
     let mut input = Vec::new();
     if !stdin.is_terminal() {
-        stdin.lock().take(MAX_INPUT).read_to_end(&mut input).context("read standard input")?;
+        stdin
+            .lock()
+            .take(MAX_INPUT)
+            .read_to_end(&mut input)
+            .context("read standard input")?;
     }
     Ok(input)
 }
@@ -110,7 +130,12 @@ mod tests {
     use super::*;
 
     fn flags() -> Flags {
-        Flags { id: "c".into(), namespace: "n".into(), address: "/grpc".into(), ..Flags::default() }
+        Flags {
+            id: "c".into(),
+            namespace: "n".into(),
+            address: "/grpc".into(),
+            ..Flags::default()
+        }
     }
 
     fn parse(input: &[u8]) -> Request {
@@ -119,7 +144,10 @@ mod tests {
 
     #[test]
     fn without_parameters_the_answer_is_a_bare_address() {
-        let any = Any { type_url: "containerd.runc.v1.Options".into(), ..Any::default() };
+        let any = Any {
+            type_url: "containerd.runc.v1.Options".into(),
+            ..Any::default()
+        };
         for input in [Vec::new(), any.write_to_bytes().unwrap()] {
             let request = parse(&input);
             assert_eq!(request.opts.address, "/grpc");
@@ -147,7 +175,9 @@ mod tests {
 
     #[test]
     fn a_missing_address_is_said_at_once() {
-        let error = Request::parse(&flags(), &[], "", "").unwrap_err().to_string();
+        let error = Request::parse(&flags(), &[], "", "")
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "containerd has not told its ttrpc address");
     }
 }

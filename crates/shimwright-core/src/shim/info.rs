@@ -36,7 +36,10 @@ pub(super) fn run(host: &Host) -> Result<(), Error> {
         }),
         ..Default::default()
     };
-    print(info.write_to_bytes().context("encode the runtime's information")?)
+    print(
+        info.write_to_bytes()
+            .context("encode the runtime's information")?,
+    )
 }
 
 /// OCI runtime spec, `features.md`: what libcontainer does on our behalf.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use containerd_shim::Flags;
-use containerd_shim_protos::ttrpc::asynchronous::transport::Listener;
 use containerd_shim_protos::ttrpc::r#async::Server;
+use containerd_shim_protos::ttrpc::asynchronous::transport::Listener;
 use futures::stream;
 use rustix::pipe::PipeFlags;
 use tokio::io::unix::AsyncFd;
@@ -32,7 +32,9 @@ const FLUSH_BOUND: Duration = Duration::from_secs(3);
 pub(super) fn run(host: Host, flags: &Flags) -> Result<(), Error> {
     // The process lives as long as its engine's description.
     let host: &'static Host = Box::leak(Box::new(host));
-    let number = std::env::var(role::SERVER).ok().and_then(|number| number.parse().ok());
+    let number = std::env::var(role::SERVER)
+        .ok()
+        .and_then(|number| number.parse().ok());
     let number = number.ok_or_else(|| {
         Error::invalid("this action is containerd's business: did you mean -v, -info or start?")
     })?;
@@ -60,7 +62,10 @@ async fn serve(
     signals: OwnedFd,
     log: Option<i32>,
 ) -> Result<(), Error> {
-    let socket = listener.local_addr().ok().and_then(|a| a.as_pathname().map(ToOwned::to_owned));
+    let socket = listener
+        .local_addr()
+        .ok()
+        .and_then(|a| a.as_pathname().map(ToOwned::to_owned));
     let events = Events::new(&flags.namespace);
     let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     tokio::spawn(Arc::clone(&events).deliver(address));
@@ -70,7 +75,10 @@ async fn serve(
         events: Arc::clone(&events),
         reaper: Arc::clone(&reaper),
         hierarchies: Hierarchies::discover().context("find the control groups' hierarchies")?,
-        store: Store { address: flags.address.clone(), namespace: flags.namespace.clone() },
+        store: Store {
+            address: flags.address.clone(),
+            namespace: flags.namespace.clone(),
+        },
         log,
         alive: rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?,
     });
@@ -116,7 +124,9 @@ async fn serve(
 
 async fn next_signal(signals: &AsyncFd<OwnedFd>) -> io::Result<i32> {
     signals
-        .async_io(tokio::io::Interest::READABLE, |signals| sys::read_signal(signals.as_fd()))
+        .async_io(tokio::io::Interest::READABLE, |signals| {
+            sys::read_signal(signals.as_fd())
+        })
         .await
 }
 
@@ -126,16 +136,21 @@ fn accept(listener: UnixListener) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let own = rustix::process::geteuid().as_raw();
-    Ok(Listener::new(stream::unfold(listener, move |listener| async move {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) if is_peer(&stream, own) => return Some((Ok(stream), listener)),
-                Ok(_) => tracing::warn!("refused a connection of another user"),
-                // Out of descriptors, most likely: whoever wanted to connect will try again.
-                Err(error) => return Some((Err(error), listener)),
+    Ok(Listener::new(stream::unfold(
+        listener,
+        move |listener| async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) if is_peer(&stream, own) => {
+                        return Some((Ok(stream), listener));
+                    }
+                    Ok(_) => tracing::warn!("refused a connection of another user"),
+                    // Out of descriptors, most likely: whoever wanted to connect will try again.
+                    Err(error) => return Some((Err(error), listener)),
+                }
             }
-        }
-    })))
+        },
+    )))
 }
 
 fn is_peer(stream: &UnixStream, user: u32) -> bool {

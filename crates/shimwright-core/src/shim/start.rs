@@ -32,7 +32,9 @@ pub(super) fn run(host: &Host, flags: &Flags) -> Result<(), Error> {
     let spec = bundle.spec()?;
     let group = group(spec.annotations().as_ref(), &flags.id);
     // The name is in it, or the shims of two engines in one pod would take each other's place.
-    let address = request.opts.socket_address(&format!("{group}@{}", host.name));
+    let address = request
+        .opts
+        .socket_address(&format!("{group}@{}", host.name));
     let path = socket_path(&address);
 
     if let Some(listener) = listen(&path)? {

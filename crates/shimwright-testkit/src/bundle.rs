@@ -1,0 +1,277 @@
+//! Bundles, as containerd lays them out for `ctr run`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use containerd_shim_protos::api::CreateTaskRequest;
+use containerd_shim_protos::types::mount::Mount;
+use serde_json::{Value, json};
+use shimwright_guests::Guest;
+
+use crate::stdio::{Input, Output};
+use crate::Result;
+
+/// A spec as containerd generates it, without machine-specific parts.
+const TEMPLATE: &str = include_str!("config.json");
+
+/// The annotation by which CRI groups the containers of a pod.
+const POD: &str = "io.kubernetes.cri.sandbox-id";
+
+/// The path of a guest in its container.
+pub const GUEST: &str = "/guest.wasm";
+
+/// A bundle. Its spec is written when it is changed, so it is always complete.
+#[derive(Debug)]
+pub struct Bundle {
+    id: String,
+    directory: PathBuf,
+    /// The image's files, beside the bundle: `root.path` or the lower layer of an overlay.
+    image: PathBuf,
+    spec: Value,
+    overlay: bool,
+    streams: [String; 3],
+}
+
+impl Bundle {
+    pub(crate) fn new(parent: &Path, namespace: &str, id: &str) -> Result<Self> {
+        let directory = parent.join("bundles").join(id);
+        let image = parent.join("images").join(id);
+        fs::create_dir_all(&directory)?;
+        fs::create_dir_all(&image)?;
+        fs::set_permissions(&image, fs::Permissions::from_mode(0o755))?;
+        let mut spec: Value = serde_json::from_str(TEMPLATE)?;
+        spec["root"]["path"] = json!(image);
+        spec["linux"]["cgroupsPath"] = json!(format!("/{namespace}/{id}"));
+        let bundle = Self {
+            id: id.to_owned(),
+            directory,
+            image,
+            spec,
+            overlay: false,
+            streams: Default::default(),
+        };
+        bundle.write()?;
+        Ok(bundle)
+    }
+
+    /// The container's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The bundle's directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The directory of the image's files.
+    pub fn image(&self) -> &Path {
+        &self.image
+    }
+
+    /// Puts a guest at [`GUEST`] and makes it the entrypoint.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be written.
+    pub fn guest(self, guest: Guest) -> Result<Self> {
+        self.file(GUEST, guest.wasm(), 0o755)?.args(&[GUEST])
+    }
+
+    /// Puts a file into the image.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn file(self, path: &str, content: &[u8], mode: u32) -> Result<Self> {
+        let path = self.image.join(path.trim_start_matches('/'));
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(&path, content)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        Ok(self)
+    }
+
+    /// Changes the spec.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn spec(mut self, change: impl FnOnce(&mut Value)) -> Result<Self> {
+        change(&mut self.spec);
+        self.write()?;
+        Ok(self)
+    }
+
+    /// Sets the command.
+    ///
+    /// # Errors
+    ///
+    /// If the spec cannot be written.
+    pub fn args(self, args: &[&str]) -> Result<Self> {
+        self.spec(|spec| spec["process"]["args"] = json!(args))
+    }
+
+    /// Sets the environment, each variable as `NAME=value`.
+    ///
+    /// # Errors
+    ///
+    /// If the spec cannot be written.
+    pub fn env(self, env: &[&str]) -> Result<Self> {
+        self.spec(|spec| spec["process"]["env"] = json!(env))
+    }
+
+    /// Sets the user and the group.
+    ///
+    /// # Errors
+    ///
+    /// If the spec cannot be written.
+    pub fn user(self, uid: u32, gid: u32) -> Result<Self> {
+        self.spec(|spec| spec["process"]["user"] = json!({ "uid": uid, "gid": gid }))
+    }
+
+    /// Makes the root file system read-only.
+    ///
+    /// # Errors
+    ///
+    /// If the spec cannot be written.
+    pub fn readonly_root(self) -> Result<Self> {
+        self.spec(|spec| spec["root"]["readonly"] = json!(true))
+    }
+
+    /// Adds an annotation.
+    ///
+    /// # Errors
+    ///
+    /// If the spec cannot be written.
+    pub fn annotation(self, name: &str, value: &str) -> Result<Self> {
+        self.spec(|spec| spec["annotations"][name] = json!(value))
+    }
+
+    /// Puts the container into a pod.
+    ///
+    /// # Errors
+    ///
+    /// If the spec cannot be written.
+    pub fn pod(self, pod: &str) -> Result<Self> {
+        self.annotation(POD, pod)
+    }
+
+    /// Adds a bind mount.
+    ///
+    /// # Errors
+    ///
+    /// If the spec cannot be written.
+    pub fn bind(self, source: &Path, destination: &str) -> Result<Self> {
+        let mount = json!({
+            "destination": destination, "type": "bind", "source": source,
+            "options": ["rbind", "rw"],
+        });
+        self.spec(|spec| {
+            if let Some(mounts) = spec["mounts"].as_array_mut() {
+                mounts.push(mount);
+            }
+        })
+    }
+
+    /// Lets the shim mount an overlay over the image's files, as a snapshotter's is.
+    ///
+    /// # Errors
+    ///
+    /// If the spec cannot be written.
+    pub fn overlay(mut self) -> Result<Self> {
+        self.overlay = true;
+        for layer in ["upper", "work"] {
+            fs::create_dir_all(self.layer(layer))?;
+        }
+        fs::set_permissions(self.layer("upper"), fs::Permissions::from_mode(0o755))?;
+        self.spec(|spec| spec["root"]["path"] = json!("rootfs"))
+    }
+
+    /// Creates the FIFO of the standard output and begins to read it.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be created.
+    pub fn stdout(&mut self) -> Result<Output> {
+        let output = Output::new(&self.stream("stdout"))?;
+        self.streams[1] = output.path();
+        Ok(output)
+    }
+
+    /// Creates the FIFO of the standard error and begins to read it.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be created.
+    pub fn stderr(&mut self) -> Result<Output> {
+        let output = Output::new(&self.stream("stderr"))?;
+        self.streams[2] = output.path();
+        Ok(output)
+    }
+
+    /// Creates the FIFO of the standard input.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be created.
+    pub fn stdin(&mut self) -> Result<Input> {
+        let input = Input::new(&self.stream("stdin"))?;
+        self.streams[0] = input.path();
+        Ok(input)
+    }
+
+    /// Creates a FIFO for the standard output that nobody opens.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be created.
+    pub fn unread_stdout(&mut self) -> Result<PathBuf> {
+        let path = self.stream("stdout");
+        crate::stdio::fifo(&path)?;
+        self.streams[1] = path.to_string_lossy().into_owned();
+        Ok(path)
+    }
+
+    /// The request that creates the container.
+    pub fn request(&self) -> CreateTaskRequest {
+        let [stdin, stdout, stderr] = self.streams.clone();
+        CreateTaskRequest {
+            id: self.id.clone(),
+            bundle: self.directory.to_string_lossy().into_owned(),
+            rootfs: self.overlay.then(|| self.overlay_mount()).into_iter().collect(),
+            stdin,
+            stdout,
+            stderr,
+            ..Default::default()
+        }
+    }
+
+    fn overlay_mount(&self) -> Mount {
+        let option = |name, path: &Path| format!("{name}={}", path.display());
+        Mount {
+            type_: "overlay".to_owned(),
+            source: "overlay".to_owned(),
+            options: vec![
+                option("lowerdir", &self.image),
+                option("upperdir", &self.layer("upper")),
+                option("workdir", &self.layer("work")),
+            ],
+            ..Default::default()
+        }
+    }
+
+    fn layer(&self, name: &str) -> PathBuf {
+        self.image.with_file_name(format!("{}.{name}", self.id))
+    }
+
+    fn stream(&self, name: &str) -> PathBuf {
+        self.image.with_file_name(format!("{}.{name}", self.id))
+    }
+
+    fn write(&self) -> Result<()> {
+        Ok(fs::write(self.directory.join("config.json"), self.spec.to_string())?)
+    }
+}

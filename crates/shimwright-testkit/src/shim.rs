@@ -1,0 +1,400 @@
+//! A shim as the daemon sees it: the commands of its executable, and its Task service.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+
+use containerd_shim_protos::api;
+use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
+use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::ttrpc::{self, Client, Code, Request};
+
+use crate::{Bundle, CACHE_DIR_VARIABLE, Containerd, DEADLINE, Result};
+
+/// What a command of a shim has written, to both streams, and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// Standard output and standard error, as the daemon reads them: through one pipe.
+    pub output: Vec<u8>,
+    /// How it ended.
+    pub status: ExitStatus,
+}
+
+impl Ran {
+    /// The output of a command that succeeded.
+    ///
+    /// # Errors
+    ///
+    /// With the output, if it failed.
+    pub fn success(self) -> Result<Vec<u8>> {
+        if self.status.success() {
+            return Ok(self.output);
+        }
+        let output = String::from_utf8_lossy(&self.output);
+        Err(format!("the shim ended with {}: {output}", self.status).into())
+    }
+
+    /// The output of a command that succeeded, as text.
+    ///
+    /// # Errors
+    ///
+    /// If it failed or did not write text.
+    pub fn text(self) -> Result<String> {
+        Ok(String::from_utf8(self.success()?)?)
+    }
+}
+
+impl Containerd {
+    /// Runs the shim's executable as the daemon does.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be run.
+    pub fn run(&self, directory: &Path, arguments: &[&str], stdin: &[u8]) -> Result<Ran> {
+        let (mut reader, writer) = std::io::pipe()?;
+        let mut command = Command::new(self.shim());
+        command
+            .args(arguments)
+            .current_dir(directory)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("TTRPC_ADDRESS", self.events().path())
+            .env("GRPC_ADDRESS", self.grpc_address())
+            .env("NAMESPACE", self.namespace())
+            .env("MAX_SHIM_VERSION", "2")
+            .env("GOMAXPROCS", "2")
+            .env(CACHE_DIR_VARIABLE, &self.cache)
+            .stdin(Stdio::piped())
+            .stdout(writer.try_clone()?)
+            .stderr(writer);
+        let mut child = command.spawn()?;
+        // It holds the write ends of the pipe.
+        drop(command);
+        if let Some(mut pipe) = child.stdin.take() {
+            // A command that needs no input may be gone already.
+            let _ = pipe.write_all(stdin);
+        }
+        let mut output = Vec::new();
+        reader.read_to_end(&mut output)?;
+        Ok(Ran { output, status: child.wait()? })
+    }
+
+    /// Runs `start` for a bundle, with these bytes on standard input.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be run.
+    pub fn run_start(&self, bundle: &Bundle, stdin: &[u8]) -> Result<Ran> {
+        let grpc = self.grpc_address();
+        let arguments = [
+            "-namespace",
+            self.namespace(),
+            "-address",
+            &grpc,
+            "-publish-binary",
+            "/bin/true",
+            "-id",
+            bundle.id(),
+            "start",
+        ];
+        let ran = self.run(bundle.directory(), &arguments, stdin)?;
+        if let Ok(address) = std::fs::read_to_string(bundle.directory().join("address")) {
+            self.remember(&address);
+        }
+        Ok(ran)
+    }
+
+    /// Runs `start` for a bundle, as containerd before 2.3, and connects to the shim.
+    ///
+    /// # Errors
+    ///
+    /// If it fails or gives no address.
+    pub fn start(&self, bundle: &Bundle) -> Result<Shim> {
+        Shim::connect(self.run_start(bundle, &[])?.text()?.trim())
+    }
+
+    /// Runs `start` for a bundle, as containerd since 2.3, and returns the answer.
+    ///
+    /// # Errors
+    ///
+    /// If it fails or the answer is not one.
+    pub fn bootstrap(&self, bundle: &Bundle) -> Result<BootstrapResult> {
+        let params = BootstrapParams {
+            instance_id: bundle.id().to_owned(),
+            namespace: self.namespace().to_owned(),
+            containerd_ttrpc_address: self.events().path().to_string_lossy().into_owned(),
+            containerd_grpc_address: self.grpc_address(),
+            containerd_binary: "/bin/true".to_owned(),
+            ..Default::default()
+        };
+        let ran = self.run_start(bundle, &params.write_to_bytes()?)?;
+        Ok(BootstrapResult::parse_from_bytes(&ran.success()?)?)
+    }
+
+    /// Runs `delete` for a bundle and returns the answer.
+    ///
+    /// # Errors
+    ///
+    /// If it fails or the answer is not one.
+    pub fn delete(&self, bundle: &Path, id: &str) -> Result<api::DeleteResponse> {
+        let grpc = self.grpc_address();
+        let path = bundle.to_string_lossy();
+        let arguments = [
+            "-namespace",
+            self.namespace(),
+            "-address",
+            &grpc,
+            "-publish-binary",
+            "/bin/true",
+            "-id",
+            id,
+            "-bundle",
+            &path,
+            "delete",
+        ];
+        // The working directory of `delete` is the bundle, unless it is gone.
+        let directory = if bundle.is_dir() { bundle } else { self.directory() };
+        let ran = self.run(directory, &arguments, &[])?;
+        Ok(api::DeleteResponse::parse_from_bytes(&ran.success()?)?)
+    }
+
+    fn grpc_address(&self) -> String {
+        self.directory().join("grpc.sock").to_string_lossy().into_owned()
+    }
+}
+
+/// The name under which the Task service is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// Up to containerd 1.7, and since then for shims that ask for it.
+    V2,
+    /// Since containerd 2.0.
+    V3,
+}
+
+impl Version {
+    fn service(self) -> &'static str {
+        match self {
+            Self::V2 => "containerd.task.v2.Task",
+            Self::V3 => "containerd.task.v3.Task",
+        }
+    }
+}
+
+/// A connection to a shim.
+#[derive(Clone)]
+pub struct Shim {
+    address: String,
+    version: Version,
+    client: Arc<Client>,
+}
+
+impl std::fmt::Debug for Shim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shim").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Declares the calls of the Task service.
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident = $method:literal: $request:ident => $response:ident;)*) => {
+        $(
+            $(#[$doc])*
+            ///
+            /// # Errors
+            ///
+            /// The shim's.
+            pub fn $name(&self, request: &api::$request) -> ttrpc::Result<api::$response> {
+                self.call($method, request)
+            }
+        )*
+    };
+}
+
+impl Shim {
+    /// Connects to a shim.
+    ///
+    /// # Errors
+    ///
+    /// If nobody listens.
+    pub fn connect(address: &str) -> Result<Self> {
+        let client = Arc::new(Client::connect(address)?);
+        Ok(Self { address: address.to_owned(), version: Version::V3, client })
+    }
+
+    /// The same connection with another name of the service.
+    pub fn version(&self, version: Version) -> Self {
+        Self { version, ..self.clone() }
+    }
+
+    /// The address of the shim.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Makes a call of the Task service.
+    ///
+    /// # Errors
+    ///
+    /// The shim's, or that there is no answer before the deadline.
+    pub fn call<T: Message>(&self, method: &str, request: &impl Message) -> ttrpc::Result<T> {
+        let encode = |error: containerd_shim_protos::protobuf::Error| {
+            ttrpc::Error::Others(error.to_string())
+        };
+        let response = self.client.request(Request {
+            service: self.version.service().to_owned(),
+            method: method.to_owned(),
+            payload: request.write_to_bytes().map_err(encode)?,
+            timeout_nano: i64::try_from(DEADLINE.as_nanos()).unwrap_or(i64::MAX),
+            ..Default::default()
+        })?;
+        T::parse_from_bytes(&response.payload).map_err(encode)
+    }
+
+    calls! {
+        /// `Create`.
+        create_task = "Create": CreateTaskRequest => CreateTaskResponse;
+        /// `Exec`.
+        exec = "Exec": ExecProcessRequest => Empty;
+        /// `ResizePty`.
+        resize_pty = "ResizePty": ResizePtyRequest => Empty;
+        /// `Checkpoint`.
+        checkpoint = "Checkpoint": CheckpointTaskRequest => Empty;
+        /// `Update`.
+        update = "Update": UpdateTaskRequest => Empty;
+    }
+
+    /// Creates a bundle's container and returns the pid of its first process.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn create(&self, bundle: &Bundle) -> ttrpc::Result<u32> {
+        Ok(self.create_task(&bundle.request())?.pid)
+    }
+
+    /// Starts a container and returns the pid of its first process.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn start(&self, id: &str) -> ttrpc::Result<u32> {
+        let request = api::StartRequest { id: id.to_owned(), ..Default::default() };
+        Ok(self.call::<api::StartResponse>("Start", &request)?.pid)
+    }
+
+    /// The state of a container.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn state(&self, id: &str) -> ttrpc::Result<api::StateResponse> {
+        self.call("State", &api::StateRequest { id: id.to_owned(), ..Default::default() })
+    }
+
+    /// Waits until a container has ended.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn wait(&self, id: &str) -> ttrpc::Result<api::WaitResponse> {
+        self.call("Wait", &api::WaitRequest { id: id.to_owned(), ..Default::default() })
+    }
+
+    /// Sends a signal to a container's first process.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn kill(&self, id: &str, signal: i32) -> ttrpc::Result<()> {
+        let signal = signal.unsigned_abs();
+        let request = api::KillRequest { id: id.to_owned(), signal, ..Default::default() };
+        self.call::<api::Empty>("Kill", &request).map(drop)
+    }
+
+    /// Deletes a container.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn delete(&self, id: &str) -> ttrpc::Result<api::DeleteResponse> {
+        self.call("Delete", &api::DeleteRequest { id: id.to_owned(), ..Default::default() })
+    }
+
+    /// The processes of a container.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn pids(&self, id: &str) -> ttrpc::Result<Vec<u32>> {
+        let request = api::PidsRequest { id: id.to_owned(), ..Default::default() };
+        let response: api::PidsResponse = self.call("Pids", &request)?;
+        Ok(response.processes.iter().map(|process| process.pid).collect())
+    }
+
+    /// The shim's and the container's first process.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn connect_task(&self, id: &str) -> ttrpc::Result<api::ConnectResponse> {
+        self.call("Connect", &api::ConnectRequest { id: id.to_owned(), ..Default::default() })
+    }
+
+    /// What a container uses.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn stats(&self, id: &str) -> ttrpc::Result<api::StatsResponse> {
+        self.call("Stats", &api::StatsRequest { id: id.to_owned(), ..Default::default() })
+    }
+
+    /// Lets a container see the end of its standard input.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn close_stdin(&self, id: &str) -> ttrpc::Result<()> {
+        let request =
+            api::CloseIORequest { id: id.to_owned(), stdin: true, ..Default::default() };
+        self.call::<api::Empty>("CloseIO", &request).map(drop)
+    }
+
+    /// `Pause`.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn pause(&self, id: &str) -> ttrpc::Result<api::Empty> {
+        self.call("Pause", &api::PauseRequest { id: id.to_owned(), ..Default::default() })
+    }
+
+    /// `Resume`.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn resume(&self, id: &str) -> ttrpc::Result<api::Empty> {
+        self.call("Resume", &api::ResumeRequest { id: id.to_owned(), ..Default::default() })
+    }
+
+    /// Asks the shim to end. It may be gone before it has answered.
+    pub fn shutdown(&self) {
+        let request = api::ShutdownRequest::default();
+        let _ = self.call::<api::Empty>("Shutdown", &request);
+    }
+}
+
+/// The code of an error that the shim gave, and its text.
+///
+/// # Errors
+///
+/// If the call succeeded or failed otherwise.
+pub fn refusal<T: std::fmt::Debug>(outcome: ttrpc::Result<T>) -> Result<(Code, String)> {
+    match outcome {
+        Err(ttrpc::Error::RpcStatus(status)) => Ok((status.code(), status.message)),
+        other => Err(format!("not an error of the shim: {other:?}").into()),
+    }
+}
