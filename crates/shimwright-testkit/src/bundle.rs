@@ -9,8 +9,8 @@ use containerd_shim_protos::types::mount::Mount;
 use serde_json::{Value, json};
 use shimwright_guests::Guest;
 
-use crate::stdio::{Input, Output};
 use crate::Result;
+use crate::stdio::{Input, Output};
 
 /// A spec as containerd generates it, without machine-specific parts.
 const TEMPLATE: &str = include_str!("config.json");
@@ -241,7 +241,11 @@ impl Bundle {
         CreateTaskRequest {
             id: self.id.clone(),
             bundle: self.directory.to_string_lossy().into_owned(),
-            rootfs: self.overlay.then(|| self.overlay_mount()).into_iter().collect(),
+            rootfs: self
+                .overlay
+                .then(|| self.overlay_mount())
+                .into_iter()
+                .collect(),
             stdin,
             stdout,
             stderr,
@@ -272,6 +276,9 @@ impl Bundle {
     }
 
     fn write(&self) -> Result<()> {
-        Ok(fs::write(self.directory.join("config.json"), self.spec.to_string())?)
+        Ok(fs::write(
+            self.directory.join("config.json"),
+            self.spec.to_string(),
+        )?)
     }
 }

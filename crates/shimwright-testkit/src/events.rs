@@ -105,8 +105,11 @@ struct State {
 
 impl Events {
     pub(crate) fn listen(path: &Path) -> io::Result<Self> {
-        let events =
-            Self { path: path.to_owned(), state: Arc::default(), server: Mutex::default() };
+        let events = Self {
+            path: path.to_owned(),
+            state: Arc::default(),
+            server: Mutex::default(),
+        };
         events.restart()?;
         Ok(events)
     }
@@ -118,7 +121,11 @@ impl Events {
 
     /// Ends the server and all of its connections, as if containerd had been stopped.
     pub fn stop(&self) {
-        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let server = self
+            .server
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let Some(server) = server else { return };
         self.lock().stopping = true;
         // It waits for a connection: this one is the last.
@@ -259,10 +266,17 @@ fn serve(mut connection: UnixStream, state: &(Mutex<State>, Condvar)) -> Result<
             return Err(format!("unknown call {}/{}", request.service, request.method).into());
         }
         let event = Event::new(&ForwardRequest::parse_from_bytes(&request.payload)?)?;
-        state.0.lock().unwrap_or_else(PoisonError::into_inner).events.push(event);
+        state
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .events
+            .push(event);
         state.1.notify_all();
-        let response =
-            Response { payload: Empty::new().write_to_bytes()?, ..Default::default() };
+        let response = Response {
+            payload: Empty::new().write_to_bytes()?,
+            ..Default::default()
+        };
         let response = response.write_to_bytes()?;
         let mut answer = u32::try_from(response.len())?.to_be_bytes().to_vec();
         answer.extend(stream);

@@ -90,7 +90,14 @@ impl Containerd {
         create_private(&cache)?;
         let events = Events::listen(&directory.join("events.sock"))?;
         let shim = fs::canonicalize(shim)?;
-        Ok(Self { shim, namespace, directory, cache, events, sockets: Mutex::default() })
+        Ok(Self {
+            shim,
+            namespace,
+            directory,
+            cache,
+            events,
+            sockets: Mutex::default(),
+        })
     }
 
     /// The executable of the runtime.
@@ -196,11 +203,18 @@ pub fn poll_for<T>(bound: Duration, mut attempt: impl FnMut() -> Option<T>) -> O
 /// A tmpfs, where creating bundles costs nothing and `overlay` works.
 fn memory_directory() -> PathBuf {
     let shared = Path::new("/dev/shm");
-    if shared.is_dir() { shared.to_owned() } else { PathBuf::from("/run") }
+    if shared.is_dir() {
+        shared.to_owned()
+    } else {
+        PathBuf::from("/run")
+    }
 }
 
 /// Shims use a cache only if nobody else can write to it.
 fn create_private(directory: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().mode(0o700).recursive(true).create(directory)
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(directory)
 }

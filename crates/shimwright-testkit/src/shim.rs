@@ -77,7 +77,10 @@ impl Containerd {
         }
         let mut output = Vec::new();
         reader.read_to_end(&mut output)?;
-        Ok(Ran { output, status: child.wait()? })
+        Ok(Ran {
+            output,
+            status: child.wait()?,
+        })
     }
 
     /// Runs `start` for a bundle, with these bytes on standard input.
@@ -154,13 +157,20 @@ impl Containerd {
             "delete",
         ];
         // The working directory of `delete` is the bundle, unless it is gone.
-        let directory = if bundle.is_dir() { bundle } else { self.directory() };
+        let directory = if bundle.is_dir() {
+            bundle
+        } else {
+            self.directory()
+        };
         let ran = self.run(directory, &arguments, &[])?;
         Ok(api::DeleteResponse::parse_from_bytes(&ran.success()?)?)
     }
 
     fn grpc_address(&self) -> String {
-        self.directory().join("grpc.sock").to_string_lossy().into_owned()
+        self.directory()
+            .join("grpc.sock")
+            .to_string_lossy()
+            .into_owned()
     }
 }
 
@@ -192,7 +202,9 @@ pub struct Shim {
 
 impl std::fmt::Debug for Shim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shim").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Shim")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -220,12 +232,19 @@ impl Shim {
     /// If nobody listens.
     pub fn connect(address: &str) -> Result<Self> {
         let client = Arc::new(Client::connect(address)?);
-        Ok(Self { address: address.to_owned(), version: Version::V3, client })
+        Ok(Self {
+            address: address.to_owned(),
+            version: Version::V3,
+            client,
+        })
     }
 
     /// The same connection with another name of the service.
     pub fn version(&self, version: Version) -> Self {
-        Self { version, ..self.clone() }
+        Self {
+            version,
+            ..self.clone()
+        }
     }
 
     /// The address of the shim.
@@ -280,7 +299,10 @@ impl Shim {
     ///
     /// The shim's.
     pub fn start(&self, id: &str) -> ttrpc::Result<u32> {
-        let request = api::StartRequest { id: id.to_owned(), ..Default::default() };
+        let request = api::StartRequest {
+            id: id.to_owned(),
+            ..Default::default()
+        };
         Ok(self.call::<api::StartResponse>("Start", &request)?.pid)
     }
 
@@ -290,7 +312,13 @@ impl Shim {
     ///
     /// The shim's.
     pub fn state(&self, id: &str) -> ttrpc::Result<api::StateResponse> {
-        self.call("State", &api::StateRequest { id: id.to_owned(), ..Default::default() })
+        self.call(
+            "State",
+            &api::StateRequest {
+                id: id.to_owned(),
+                ..Default::default()
+            },
+        )
     }
 
     /// Waits until a container has ended.
@@ -299,7 +327,13 @@ impl Shim {
     ///
     /// The shim's.
     pub fn wait(&self, id: &str) -> ttrpc::Result<api::WaitResponse> {
-        self.call("Wait", &api::WaitRequest { id: id.to_owned(), ..Default::default() })
+        self.call(
+            "Wait",
+            &api::WaitRequest {
+                id: id.to_owned(),
+                ..Default::default()
+            },
+        )
     }
 
     /// Sends a signal to a container's first process.
@@ -309,7 +343,11 @@ impl Shim {
     /// The shim's.
     pub fn kill(&self, id: &str, signal: i32) -> ttrpc::Result<()> {
         let signal = signal.unsigned_abs();
-        let request = api::KillRequest { id: id.to_owned(), signal, ..Default::default() };
+        let request = api::KillRequest {
+            id: id.to_owned(),
+            signal,
+            ..Default::default()
+        };
         self.call::<api::Empty>("Kill", &request).map(drop)
     }
 
@@ -319,7 +357,13 @@ impl Shim {
     ///
     /// The shim's.
     pub fn delete(&self, id: &str) -> ttrpc::Result<api::DeleteResponse> {
-        self.call("Delete", &api::DeleteRequest { id: id.to_owned(), ..Default::default() })
+        self.call(
+            "Delete",
+            &api::DeleteRequest {
+                id: id.to_owned(),
+                ..Default::default()
+            },
+        )
     }
 
     /// The processes of a container.
@@ -328,9 +372,16 @@ impl Shim {
     ///
     /// The shim's.
     pub fn pids(&self, id: &str) -> ttrpc::Result<Vec<u32>> {
-        let request = api::PidsRequest { id: id.to_owned(), ..Default::default() };
+        let request = api::PidsRequest {
+            id: id.to_owned(),
+            ..Default::default()
+        };
         let response: api::PidsResponse = self.call("Pids", &request)?;
-        Ok(response.processes.iter().map(|process| process.pid).collect())
+        Ok(response
+            .processes
+            .iter()
+            .map(|process| process.pid)
+            .collect())
     }
 
     /// The shim's and the container's first process.
@@ -339,7 +390,13 @@ impl Shim {
     ///
     /// The shim's.
     pub fn connect_task(&self, id: &str) -> ttrpc::Result<api::ConnectResponse> {
-        self.call("Connect", &api::ConnectRequest { id: id.to_owned(), ..Default::default() })
+        self.call(
+            "Connect",
+            &api::ConnectRequest {
+                id: id.to_owned(),
+                ..Default::default()
+            },
+        )
     }
 
     /// What a container uses.
@@ -348,7 +405,13 @@ impl Shim {
     ///
     /// The shim's.
     pub fn stats(&self, id: &str) -> ttrpc::Result<api::StatsResponse> {
-        self.call("Stats", &api::StatsRequest { id: id.to_owned(), ..Default::default() })
+        self.call(
+            "Stats",
+            &api::StatsRequest {
+                id: id.to_owned(),
+                ..Default::default()
+            },
+        )
     }
 
     /// Lets a container see the end of its standard input.
@@ -357,8 +420,11 @@ impl Shim {
     ///
     /// The shim's.
     pub fn close_stdin(&self, id: &str) -> ttrpc::Result<()> {
-        let request =
-            api::CloseIORequest { id: id.to_owned(), stdin: true, ..Default::default() };
+        let request = api::CloseIORequest {
+            id: id.to_owned(),
+            stdin: true,
+            ..Default::default()
+        };
         self.call::<api::Empty>("CloseIO", &request).map(drop)
     }
 
@@ -368,7 +434,13 @@ impl Shim {
     ///
     /// The shim's.
     pub fn pause(&self, id: &str) -> ttrpc::Result<api::Empty> {
-        self.call("Pause", &api::PauseRequest { id: id.to_owned(), ..Default::default() })
+        self.call(
+            "Pause",
+            &api::PauseRequest {
+                id: id.to_owned(),
+                ..Default::default()
+            },
+        )
     }
 
     /// `Resume`.
@@ -377,7 +449,13 @@ impl Shim {
     ///
     /// The shim's.
     pub fn resume(&self, id: &str) -> ttrpc::Result<api::Empty> {
-        self.call("Resume", &api::ResumeRequest { id: id.to_owned(), ..Default::default() })
+        self.call(
+            "Resume",
+            &api::ResumeRequest {
+                id: id.to_owned(),
+                ..Default::default()
+            },
+        )
     }
 
     /// Asks the shim to end. It may be gone before it has answered.

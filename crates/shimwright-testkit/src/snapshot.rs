@@ -34,8 +34,7 @@ impl Process {
     /// Kills it.
     pub fn kill(&self) {
         // It fails if the process has just ended.
-        let _ = Pid::from_raw(self.pid)
-            .map(|pid| rustix::process::kill_process(pid, Signal::KILL));
+        let _ = Pid::from_raw(self.pid).map(|pid| rustix::process::kill_process(pid, Signal::KILL));
     }
 }
 
@@ -62,7 +61,11 @@ impl Snapshot {
 
     /// The processes outside of any container: the shims.
     pub fn shims(&self) -> Vec<i32> {
-        self.processes.iter().filter(|process| !process.contained).map(|p| p.pid).collect()
+        self.processes
+            .iter()
+            .filter(|process| !process.contained)
+            .map(|p| p.pid)
+            .collect()
     }
 }
 
@@ -72,7 +75,8 @@ pub(crate) fn namespace_cgroups(namespace: &str) -> Vec<PathBuf> {
     let hierarchies = mounted.lines().filter_map(|line| {
         let mut words = line.split(' ').skip(1);
         let (path, kind) = (words.next()?, words.next()?);
-        kind.starts_with("cgroup").then(|| Path::new(path).join(namespace))
+        kind.starts_with("cgroup")
+            .then(|| Path::new(path).join(namespace))
     });
     let found: BTreeSet<PathBuf> = hierarchies.filter(|path| path.is_dir()).collect();
     found.into_iter().collect()
@@ -82,20 +86,32 @@ fn processes(shim: &Path, namespace: &str) -> BTreeSet<Process> {
     let below = format!("/{namespace}/");
     let mut found = BTreeSet::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
         let directory = entry.path();
         // That of a zombie cannot be read: it is gone, and its parent will notice.
-        let Ok(executable) = fs::read_link(directory.join("exe")) else { continue };
+        let Ok(executable) = fs::read_link(directory.join("exe")) else {
+            continue;
+        };
         let command = fs::read(directory.join("cmdline")).unwrap_or_default();
-        let words: Vec<_> =
-            command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+        let words: Vec<_> = command
+            .split(|byte| *byte == 0)
+            .map(String::from_utf8_lossy)
+            .collect();
         let groups = fs::read_to_string(directory.join("cgroup")).unwrap_or_default();
         let contained = groups.lines().any(|line| line.contains(&below));
         let ours = executable == shim && words.iter().any(|word| word == namespace);
         if contained || ours {
-            found.insert(Process { pid, command: words.join(" "), contained });
+            found.insert(Process {
+                pid,
+                command: words.join(" "),
+                contained,
+            });
         }
     }
     found
@@ -103,8 +119,13 @@ fn processes(shim: &Path, namespace: &str) -> BTreeSet<Process> {
 
 fn mounts(directory: &Path) -> Vec<PathBuf> {
     let mounted = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let points = mounted.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
-    points.filter(|point| point.starts_with(directory)).collect()
+    let points = mounted
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(PathBuf::from);
+    points
+        .filter(|point| point.starts_with(directory))
+        .collect()
 }
 
 fn cgroups(namespace: &str) -> Vec<PathBuf> {

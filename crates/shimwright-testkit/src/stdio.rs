@@ -16,7 +16,13 @@ use crate::{DEADLINE, Result};
 ///
 /// Those of `mknod(2)`.
 pub fn fifo(path: &Path) -> io::Result<()> {
-    Ok(mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?)
+    Ok(mknodat(
+        CWD,
+        path,
+        FileType::Fifo,
+        Mode::RUSR | Mode::WUSR,
+        0,
+    )?)
 }
 
 /// A FIFO that is read in the background until its end.
@@ -40,7 +46,10 @@ impl Output {
     /// If it cannot be created.
     pub fn new(path: &Path) -> io::Result<Self> {
         fifo(path)?;
-        let output = Self { path: path.to_owned(), state: Arc::default() };
+        let output = Self {
+            path: path.to_owned(),
+            state: Arc::default(),
+        };
         output.read();
         Ok(output)
     }
@@ -53,7 +62,9 @@ impl Output {
             // Opening waits for the shim.
             let mut file = File::open(path);
             loop {
-                let read = file.as_mut().map_or(0, |file| file.read(&mut buffer).unwrap_or(0));
+                let read = file
+                    .as_mut()
+                    .map_or(0, |file| file.read(&mut buffer).unwrap_or(0));
                 let mut locked = state.0.lock().unwrap_or_else(PoisonError::into_inner);
                 locked.bytes.extend(&buffer[..read]);
                 locked.ended |= read == 0;
@@ -94,7 +105,11 @@ impl Output {
     ///
     /// If it does not come.
     pub fn wait_for(&self, text: &str) -> Result<()> {
-        self.wait(|state| String::from_utf8_lossy(&state.bytes).contains(text).then_some(()))
+        self.wait(|state| {
+            String::from_utf8_lossy(&state.bytes)
+                .contains(text)
+                .then_some(())
+        })
     }
 
     fn wait<T>(&self, mut wanted: impl FnMut(&State) -> Option<T>) -> Result<T> {
@@ -134,7 +149,10 @@ impl Input {
         let both = OpenOptions::new().read(true).write(true).open(path)?;
         let file = OpenOptions::new().write(true).open(path)?;
         drop(both);
-        Ok(Self { path: path.to_owned(), file: Some(file) })
+        Ok(Self {
+            path: path.to_owned(),
+            file: Some(file),
+        })
     }
 
     /// The path as a request wants it.

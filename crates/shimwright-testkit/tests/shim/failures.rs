@@ -1,0 +1,227 @@
+//! What fails says why, in the place where it belongs, and leaves nothing.
+
+use shimwright_guests::{HELLO, HELLO_COMPONENT, IDLE, MISSING_IMPORT, TRAP};
+use shimwright_testkit::protos::ttrpc::Code;
+use shimwright_testkit::{Bundle, Containerd, Shim, Snapshot};
+
+use crate::{end, finish, for_each_engine, refused, run, started};
+
+for_each_engine! {
+    a_trap_is_134_and_its_reason_is_on_stderr
+    a_missing_import_is_125_and_its_name_is_on_stderr
+    a_missing_entrypoint_is_refused
+    a_text_file_is_refused
+    a_damaged_module_is_refused
+    an_id_can_be_created_again_after_a_refusal
+    an_id_in_use_already_exists
+    one_of_many_concurrent_creates_of_an_id_wins
+    a_running_container_cannot_be_started_again
+    a_running_container_cannot_be_deleted
+    a_deleted_container_is_not_found
+    an_unknown_container_is_not_found
+    an_unknown_exec_is_not_found
+    a_terminal_is_not_supported
+}
+
+fn a_trap_is_134_and_its_reason_is_on_stderr(engine: &str) {
+    let (containerd, mut bundle, shim) = started(engine, TRAP);
+    let errors = bundle.stderr().unwrap();
+    shim.create(&bundle).unwrap();
+    assert_eq!(run(&shim, "a"), 134);
+    let text = errors.text().unwrap();
+    assert!(text.contains("unreachable"), "{text}");
+    assert_eq!(shim.delete("a").unwrap().exit_status, 134);
+    finish(&containerd, &shim);
+}
+
+fn a_missing_import_is_125_and_its_name_is_on_stderr(engine: &str) {
+    let (containerd, mut bundle, shim) = started(engine, MISSING_IMPORT);
+    let errors = bundle.stderr().unwrap();
+    shim.create(&bundle).unwrap();
+    assert_eq!(run(&shim, "a"), 125);
+    let text = errors.text().unwrap();
+    assert!(
+        text.contains("nowhere") && text.contains("absent"),
+        "{text}"
+    );
+    shim.delete("a").unwrap();
+    finish(&containerd, &shim);
+}
+
+/// Checks that `create` refuses, with this in its text, and leaves nothing.
+fn check_refusal(containerd: &Containerd, bundle: &Bundle, shim: &Shim, reason: &str) {
+    let before = containerd.snapshot();
+    let text = refused(shim.create(bundle), Code::INVALID_ARGUMENT);
+    assert!(text.contains(reason), "{text}");
+    // Whatever has built the container may still be ending.
+    let same = || (containerd.snapshot() == before).then_some(());
+    let after: Option<()> = shimwright_testkit::poll(same);
+    let now: Snapshot = containerd.snapshot();
+    assert!(after.is_some(), "{before:#?} became {now:#?}");
+    refused(shim.state("a"), Code::NOT_FOUND);
+    assert_eq!(containerd.events().topics("a"), [""; 0]);
+}
+
+fn a_missing_entrypoint_is_refused(engine: &str) {
+    let (containerd, bundle, shim) = started(engine, HELLO);
+    let bundle = bundle.args(&["/absent.wasm"]).unwrap();
+    check_refusal(&containerd, &bundle, &shim, "absent.wasm");
+    finish(&containerd, &shim);
+}
+
+fn a_text_file_is_refused(engine: &str) {
+    let (containerd, bundle, shim) = started(engine, HELLO);
+    let bundle = bundle
+        .file("/notes.wasm", b"nothing to run", 0o644)
+        .unwrap();
+    let bundle = bundle.args(&["/notes.wasm"]).unwrap();
+    check_refusal(&containerd, &bundle, &shim, "notes.wasm");
+    finish(&containerd, &shim);
+}
+
+fn a_damaged_module_is_refused(engine: &str) {
+    let (containerd, bundle, shim) = started(engine, HELLO);
+    let half = &HELLO.wasm()[..HELLO.wasm().len() / 2];
+    let bundle = bundle.file("/half.wasm", half, 0o755).unwrap();
+    let bundle = bundle.args(&["/half.wasm"]).unwrap();
+    check_refusal(&containerd, &bundle, &shim, "half.wasm");
+    finish(&containerd, &shim);
+}
+
+#[test]
+fn wasmi_refuses_a_component() {
+    let (containerd, bundle, shim) = started("containerd-shim-wasmi-v1", HELLO_COMPONENT);
+    check_refusal(&containerd, &bundle, &shim, "component");
+    finish(&containerd, &shim);
+}
+
+#[test]
+fn wasmtime_runs_a_component() {
+    let (containerd, mut bundle, shim) = started("containerd-shim-wasmtime-v1", HELLO_COMPONENT);
+    let output = bundle.stdout().unwrap();
+    shim.create(&bundle).unwrap();
+    assert_eq!(run(&shim, "a"), 0);
+    assert_eq!(output.text().unwrap(), "Hello from Wasm\n");
+    shim.delete("a").unwrap();
+    finish(&containerd, &shim);
+}
+
+fn an_id_can_be_created_again_after_a_refusal(engine: &str) {
+    let (containerd, bundle, shim) = started(engine, HELLO);
+    let bundle = bundle.overlay().unwrap().args(&["/absent.wasm"]).unwrap();
+    check_refusal(&containerd, &bundle, &shim, "absent.wasm");
+    let mut bundle = bundle.args(&["/guest.wasm"]).unwrap();
+    let output = bundle.stdout().unwrap();
+    shim.create(&bundle).unwrap();
+    assert_eq!(run(&shim, "a"), 0);
+    assert_eq!(output.text().unwrap(), "Hello from Wasm\n");
+    shim.delete("a").unwrap();
+    finish(&containerd, &shim);
+}
+
+fn an_id_in_use_already_exists(engine: &str) {
+    let (containerd, bundle, shim) = started(engine, IDLE);
+    let pid = shim.create(&bundle).unwrap();
+    refused(shim.create(&bundle), Code::ALREADY_EXISTS);
+    assert_eq!(shim.state("a").unwrap().pid, pid);
+    shim.start("a").unwrap();
+    refused(shim.create(&bundle), Code::ALREADY_EXISTS);
+    end(&shim, "a");
+    assert_eq!(
+        containerd
+            .events()
+            .topics("a")
+            .iter()
+            .filter(|t| *t == "create")
+            .count(),
+        1
+    );
+    finish(&containerd, &shim);
+}
+
+fn one_of_many_concurrent_creates_of_an_id_wins(engine: &str) {
+    let (containerd, bundle, shim) = started(engine, IDLE);
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let creating: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| shim.create(&bundle)))
+            .collect();
+        creating
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    let (won, lost): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
+    assert_eq!(won.len(), 1);
+    for outcome in lost {
+        refused(outcome, Code::ALREADY_EXISTS);
+    }
+    shim.delete("a").unwrap();
+    finish(&containerd, &shim);
+}
+
+fn a_running_container_cannot_be_started_again(engine: &str) {
+    let (containerd, bundle, shim) = started(engine, IDLE);
+    shim.create(&bundle).unwrap();
+    shim.start("a").unwrap();
+    refused(shim.start("a"), Code::FAILED_PRECONDITION);
+    shim.kill("a", libc::SIGKILL).unwrap();
+    shim.wait("a").unwrap();
+    refused(shim.start("a"), Code::FAILED_PRECONDITION);
+    shim.delete("a").unwrap();
+    finish(&containerd, &shim);
+}
+
+fn a_running_container_cannot_be_deleted(engine: &str) {
+    let (containerd, bundle, shim) = started(engine, IDLE);
+    shim.create(&bundle).unwrap();
+    shim.start("a").unwrap();
+    refused(shim.delete("a"), Code::FAILED_PRECONDITION);
+    end(&shim, "a");
+    finish(&containerd, &shim);
+}
+
+fn a_deleted_container_is_not_found(engine: &str) {
+    let (containerd, bundle, shim) = started(engine, HELLO);
+    shim.create(&bundle).unwrap();
+    assert_eq!(run(&shim, "a"), 0);
+    shim.delete("a").unwrap();
+    refused(shim.delete("a"), Code::NOT_FOUND);
+    finish(&containerd, &shim);
+}
+
+fn an_unknown_container_is_not_found(engine: &str) {
+    let (containerd, _, shim) = started(engine, HELLO);
+    refused(shim.start("x"), Code::NOT_FOUND);
+    refused(shim.state("x"), Code::NOT_FOUND);
+    refused(shim.wait("x"), Code::NOT_FOUND);
+    refused(shim.kill("x", libc::SIGTERM), Code::NOT_FOUND);
+    refused(shim.delete("x"), Code::NOT_FOUND);
+    refused(shim.pids("x"), Code::NOT_FOUND);
+    refused(shim.stats("x"), Code::NOT_FOUND);
+    refused(shim.close_stdin("x"), Code::NOT_FOUND);
+    finish(&containerd, &shim);
+}
+
+fn an_unknown_exec_is_not_found(engine: &str) {
+    use shimwright_testkit::protos::api::{Empty, KillRequest};
+    let (containerd, bundle, shim) = started(engine, IDLE);
+    let pid = shim.create(&bundle).unwrap();
+    let request = KillRequest {
+        id: "a".into(),
+        exec_id: "x".into(),
+        signal: 9,
+        ..Default::default()
+    };
+    refused(shim.call::<Empty>("Kill", &request), Code::NOT_FOUND);
+    assert!(crate::lives(pid));
+    shim.delete("a").unwrap();
+    finish(&containerd, &shim);
+}
+
+fn a_terminal_is_not_supported(engine: &str) {
+    let (containerd, bundle, shim) = started(engine, HELLO);
+    let mut request = bundle.request();
+    request.terminal = true;
+    refused(shim.create_task(&request), Code::UNIMPLEMENTED);
+    finish(&containerd, &shim);
+}
