@@ -18,12 +18,19 @@ pub(crate) fn main() -> Result<ExitCode> {
         "--release",
         "--workspace",
         "--all-targets",
+        "--all-features",
         "--",
         "-D",
         "warnings",
     ];
     step("lints", cargo::cargo(&clippy))?;
-    let mut doc = cargo::cargo(&["doc", "--release", "--workspace", "--no-deps"]);
+    let mut doc = cargo::cargo(&[
+        "doc",
+        "--release",
+        "--workspace",
+        "--all-features",
+        "--no-deps",
+    ]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     step("documentation", doc)?;
     println!("==> tidy");

@@ -51,13 +51,26 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
 
 /// Builds every target with one choice of features, and returns the shims' directory.
 fn build() -> Result<std::path::PathBuf> {
-    let built = cargo::build(&["build", "--release", "--workspace", "--all-targets"])?;
+    let built = cargo::build(&[
+        "build",
+        "--release",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+    ])?;
     cargo::directory_of(&cargo::SHIMS, &built)
 }
 
 /// Runs `cargo test` and counts what it reports.
 fn cargo_test(shims: &Path) -> Result<Tally> {
-    let mut command = cargo::cargo(&["test", "--release", "--workspace", "--no-fail-fast"]);
+    // All features: also the tests that need root, and the facade with its engines.
+    let mut command = cargo::cargo(&[
+        "test",
+        "--release",
+        "--workspace",
+        "--all-features",
+        "--no-fail-fast",
+    ]);
     command.env("SHIMWRIGHT_SHIM_DIR", shims);
     count(command)
 }
