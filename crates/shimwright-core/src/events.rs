@@ -71,8 +71,13 @@ impl Events {
     /// Waits until every event has been delivered, but not longer than `bound`.
     pub(crate) async fn flush(&self, bound: Duration) {
         let emptied = async {
-            while !self.lock().is_empty() {
-                self.emptied.notified().await;
+            loop {
+                // Made before looking, so that what happens in between is not missed.
+                let emptied = self.emptied.notified();
+                if self.lock().is_empty() {
+                    return;
+                }
+                emptied.await;
             }
         };
         if tokio::time::timeout(bound, emptied).await.is_err() {
@@ -89,7 +94,6 @@ impl Events {
         loop {
             let head = self.lock().front().cloned();
             let Some(envelope) = head else {
-                self.emptied.notify_waiters();
                 self.added.notified().await;
                 continue;
             };
@@ -100,10 +104,10 @@ impl Events {
                 tokio::time::sleep(pause).await;
                 pause = PAUSES.1.min(pause * 2);
             }
-            self.lock().pop_front();
-            // `flush` waits on this, and a waiter that is not there yet must find it later.
-            if self.lock().is_empty() {
-                self.emptied.notify_one();
+            let mut queue = self.lock();
+            queue.pop_front();
+            if queue.is_empty() {
+                self.emptied.notify_waiters();
             }
         }
     }
@@ -127,11 +131,7 @@ async fn send(
     };
     let mut request = ForwardRequest::new();
     request.envelope = MessageField::some(envelope.clone());
-    let bound = i64::try_from(SEND_BOUND.as_nanos()).unwrap_or(i64::MAX);
-    let forward = client.forward(
-        with_duration(Duration::from_nanos(bound.unsigned_abs())),
-        &request,
-    );
+    let forward = client.forward(with_duration(SEND_BOUND), &request);
     match tokio::time::timeout(SEND_BOUND, forward).await {
         Ok(answer) => answer.map(drop),
         Err(_) => Err(containerd_shim_protos::ttrpc::Error::Others(

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use libcontainer::container::Container;
+use libcontainer::container::{Container, ContainerStatus};
 use oci_spec::runtime::Spec;
 use rustix::process::Signal;
 
@@ -106,7 +106,9 @@ pub(crate) fn run_poststart_hooks(directory: &Path, spec: &Spec) -> Result<(), E
         .hooks()
         .as_ref()
         .and_then(|hooks| hooks.poststart().as_ref());
-    let container = Container::load(directory.to_owned()).context("load the container's state")?;
+    let mut container =
+        Container::load(directory.to_owned()).context("load the container's state")?;
+    container.set_status(ContainerStatus::Running);
     for hook in hooks.into_iter().flatten() {
         let one = vec![hook.clone()];
         let state = Some(&container.state);

@@ -18,6 +18,9 @@ use crate::error::{Context, Error};
 /// The first mount that failed; the ones before it have been undone.
 pub(crate) fn mount(mounts: &[Mount], target: &Path) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt;
+    if mounts.is_empty() {
+        return Ok(());
+    }
     std::fs::DirBuilder::new()
         .mode(0o711)
         .recursive(true)
