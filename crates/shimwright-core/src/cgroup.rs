@@ -236,6 +236,14 @@ impl Cgroups {
             if processes.is_empty() {
                 return Ok(());
             }
+            // They may fork faster than they are killed.
+            if Instant::now() > deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if let Some(unified) = self.unified() {
+                // Kills all at once, also what is being forked; kernels before 5.14 have no such file.
+                let _ = std::fs::write(unified.join("cgroup.kill"), "1");
+            }
             // A frozen process takes no signal on version 1 until it is thawed.
             self.thaw();
             let handles: Vec<_> = processes
