@@ -93,7 +93,7 @@ impl Event {
 pub struct Events {
     path: PathBuf,
     state: Arc<(Mutex<State>, Condvar)>,
-    server: Mutex<Option<JoinHandle<()>>>,
+    server: Mutex<Option<(UnixListener, JoinHandle<()>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -126,10 +126,12 @@ impl Events {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let Some(server) = server else { return };
+        let Some((listener, server)) = server else {
+            return;
+        };
         self.lock().stopping = true;
-        // It waits for a connection: this one is the last.
-        let _ = UnixStream::connect(&self.path);
+        // It ends the wait for a connection, also if the socket's file is gone.
+        let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
         let _ = server.join();
         let _ = std::fs::remove_file(&self.path);
         for connection in self.lock().connections.drain(..) {
@@ -146,9 +148,10 @@ impl Events {
         self.stop();
         let listener = UnixListener::bind(&self.path)?;
         self.lock().stopping = false;
-        let state = Arc::clone(&self.state);
-        let server = std::thread::spawn(move || accept(&listener, &state));
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+        let (state, accepting) = (Arc::clone(&self.state), listener.try_clone()?);
+        let server = std::thread::spawn(move || accept(&accepting, &state));
+        let server = Some((listener, server));
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
         Ok(())
     }
 

@@ -9,10 +9,12 @@
 
 pub mod bundle;
 pub mod events;
+mod images;
 pub mod shim;
 pub mod snapshot;
 pub mod stdio;
 
+use images::Images;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -49,6 +51,8 @@ pub struct Containerd {
     directory: PathBuf,
     cache: PathBuf,
     events: Events,
+    /// Answers until it is dropped.
+    _images: Images,
     sockets: Mutex<Vec<PathBuf>>,
 }
 
@@ -89,13 +93,14 @@ impl Containerd {
         };
         create_private(&cache)?;
         let events = Events::listen(&directory.join("events.sock"))?;
-        let shim = fs::canonicalize(shim)?;
+        let images = Images::listen(&directory.join("grpc.sock"))?;
         Ok(Self {
-            shim,
+            shim: fs::canonicalize(shim)?,
             namespace,
             directory,
             cache,
             events,
+            _images: images,
             sockets: Mutex::default(),
         })
     }

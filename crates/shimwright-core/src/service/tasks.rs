@@ -281,6 +281,16 @@ impl Task {
             };
             job.run(streams)
         })?;
+        let reply = match launcher.reply().await {
+            Ok(reply) => reply,
+            Err(error) => {
+                // One that answered has undone what it did; one that died has not.
+                if !matches!(error, Error::Remote { .. }) {
+                    self.undo().await;
+                }
+                return Err(error);
+            }
+        };
         let (
             Reply::Created {
                 init,
@@ -288,7 +298,7 @@ impl Task {
                 poststart,
             },
             Some(handle),
-        ) = launcher.reply().await?
+        ) = reply
         else {
             return Err(Error::Failed {
                 action: "create the container".to_owned(),
@@ -312,6 +322,20 @@ impl Task {
             }
         });
         Ok(reply::pid(Some(init)))
+    }
+
+    /// Removes what a launcher that died has left of a container.
+    async fn undo(&self) {
+        let Some(record) = self.bundle.record() else {
+            return;
+        };
+        let undone = match self.launch(|| cleanup::undo(&self.bundle, &record)) {
+            Ok(launcher) => launcher.reply().await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = undone {
+            tracing::error!(%error, id = self.id, "cannot undo a failed create");
+        }
     }
 
     fn publish_create(&self, request: &api::CreateTaskRequest, init: Init) {

@@ -5,7 +5,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use containerd_shim::Flags;
 use containerd_shim_protos::api::DeleteResponse;
@@ -18,6 +18,10 @@ use crate::cgroup::Hierarchies;
 use crate::error::{Context, Error};
 use crate::exit::Status;
 use crate::sandbox::{cleanup, rootfs};
+use crate::sys;
+
+/// How long a connection has to last to be one to a shim process that lives.
+const LIVELINESS_BOUND: Duration = Duration::from_millis(300);
 
 pub(super) fn run(flags: &Flags) -> Result<(), Error> {
     let directory = if flags.bundle.is_empty() {
@@ -59,14 +63,27 @@ fn cgroups_path(bundle: &Bundle) -> Option<PathBuf> {
 }
 
 /// The socket may serve other containers of the pod: it is removed only if nobody answers.
+///
+/// A process that is being killed closes its descriptors one after the other, so its socket may
+/// still take a connection, which then breaks; one that lives keeps it.
 fn remove_dead_socket(bundle: &Bundle) {
     let Ok(address) = std::fs::read_to_string(bundle.directory().join(ADDRESS_FILE)) else {
         return;
     };
     let path = socket_path(&address);
-    let refused = UnixStream::connect(&path)
-        .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
-    if refused {
-        let _ = std::fs::remove_file(path);
+    let deadline = Instant::now() + LIVELINESS_BOUND;
+    loop {
+        match UnixStream::connect(&path) {
+            Ok(connection) => {
+                if sys::wait_readable(&connection, deadline).is_err() {
+                    return;
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                let _ = std::fs::remove_file(path);
+                return;
+            }
+            Err(_) => return,
+        }
     }
 }

@@ -11,7 +11,6 @@ for_each_engine! {
     a_missing_import_is_125_and_its_name_is_on_stderr
     a_missing_entrypoint_is_refused
     a_text_file_is_refused
-    a_damaged_module_is_refused
     an_id_can_be_created_again_after_a_refusal
     an_id_in_use_already_exists
     one_of_many_concurrent_creates_of_an_id_wins
@@ -79,12 +78,30 @@ fn a_text_file_is_refused(engine: &str) {
     finish(&containerd, &shim);
 }
 
-fn a_damaged_module_is_refused(engine: &str) {
-    let (containerd, bundle, shim) = started(engine, HELLO);
+/// Puts the first half of a module into the bundle.
+fn damaged(bundle: Bundle) -> Bundle {
     let half = &HELLO.wasm()[..HELLO.wasm().len() / 2];
-    let bundle = bundle.file("/half.wasm", half, 0o755).unwrap();
-    let bundle = bundle.args(&["/half.wasm"]).unwrap();
-    check_refusal(&containerd, &bundle, &shim, "half.wasm");
+    bundle.file("/guest.wasm", half, 0o755).unwrap()
+}
+
+#[test]
+fn wasmtime_refuses_a_damaged_module() {
+    let (containerd, bundle, shim) = started("containerd-shim-wasmtime-v1", HELLO);
+    check_refusal(&containerd, &damaged(bundle), &shim, "unexpected end");
+    finish(&containerd, &shim);
+}
+
+/// It compiles nothing ahead of time.
+#[test]
+fn wasmi_cannot_start_a_damaged_module() {
+    let (containerd, bundle, shim) = started("containerd-shim-wasmi-v1", HELLO);
+    let mut bundle = damaged(bundle);
+    let errors = bundle.stderr().unwrap();
+    shim.create(&bundle).unwrap();
+    assert_eq!(run(&shim, "a"), 125);
+    let text = errors.text().unwrap();
+    assert!(text.contains("unexpected end"), "{text}");
+    shim.delete("a").unwrap();
     finish(&containerd, &shim);
 }
 

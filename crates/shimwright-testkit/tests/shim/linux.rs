@@ -1,1 +1,116 @@
-//! To be written.
+//! Linux programs in the same shim, such as a pod's sandbox.
+
+use std::process::Command;
+
+use shimwright_guests::HELLO;
+use shimwright_testkit::{Bundle, Containerd};
+
+use crate::{end, finish, for_each_engine, run};
+
+for_each_engine! {
+    a_linux_program_sees_only_the_environment_of_the_spec
+    a_linux_program_has_only_its_streams_open
+    a_linux_program_and_a_guest_share_a_pod
+    a_signal_ends_a_linux_program
+}
+
+/// Does what its argument says. Static, so that it needs no root file system.
+const PROGRAM: &str = r#"
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+extern char **environ;
+int main(int argc, char **argv) {
+  const char *what = argc > 1 ? argv[1] : "";
+  if (!strcmp(what, "env"))
+    for (char **variable = environ; *variable; variable++) puts(*variable);
+  if (!strcmp(what, "files"))
+    for (int file = 0; file < 1024; file++)
+      if (fcntl(file, F_GETFD) >= 0) printf("%d\n", file);
+  if (!strcmp(what, "wait")) {
+    write(1, "ready\n", 6);
+    for (;;) pause();
+  }
+  return 7;
+}
+"#;
+
+/// A bundle with the program, compiled by the C compiler that Rust links with.
+fn bundle(containerd: &Containerd, id: &str, what: &str) -> Bundle {
+    let source = containerd.directory().join("program.c");
+    let binary = containerd.directory().join("program");
+    std::fs::write(&source, PROGRAM).unwrap();
+    let mut compile = Command::new("cc");
+    let compiled = compile
+        .arg("-static")
+        .arg("-o")
+        .arg(&binary)
+        .arg(&source)
+        .status()
+        .unwrap();
+    assert!(compiled.success());
+    let bundle = containerd.bundle(id).unwrap().pod("p").unwrap();
+    let bundle = bundle
+        .file("/program", &std::fs::read(binary).unwrap(), 0o755)
+        .unwrap();
+    bundle
+        .args(&["/program", what])
+        .unwrap()
+        .env(&["ONLY=this", "AND=that"])
+        .unwrap()
+}
+
+fn check_output(engine: &str, what: &str, expected: &str) {
+    let containerd = crate::containerd(engine);
+    let mut bundle = bundle(&containerd, "a", what);
+    let shim = containerd.start(&bundle).unwrap();
+    let output = bundle.stdout().unwrap();
+    shim.create(&bundle).unwrap();
+    assert_eq!(run(&shim, "a"), 7);
+    assert_eq!(output.text().unwrap(), expected);
+    shim.delete("a").unwrap();
+    finish(&containerd, &shim);
+}
+
+fn a_linux_program_sees_only_the_environment_of_the_spec(engine: &str) {
+    check_output(engine, "env", "ONLY=this\nAND=that\n");
+}
+
+fn a_linux_program_has_only_its_streams_open(engine: &str) {
+    check_output(engine, "files", "0\n1\n2\n");
+}
+
+fn a_linux_program_and_a_guest_share_a_pod(engine: &str) {
+    let containerd = crate::containerd(engine);
+    let mut pause = bundle(&containerd, "pause", "wait");
+    let shim = containerd.start(&pause).unwrap();
+    let ready = pause.stdout().unwrap();
+    shim.create(&pause).unwrap();
+    shim.start("pause").unwrap();
+    ready.wait_for("ready").unwrap();
+    let guest = containerd.bundle("guest").unwrap().pod("p").unwrap();
+    let mut guest = guest.guest(HELLO).unwrap();
+    let output = guest.stdout().unwrap();
+    assert_eq!(containerd.start(&guest).unwrap().address(), shim.address());
+    shim.create(&guest).unwrap();
+    assert_eq!(run(&shim, "guest"), 0);
+    assert_eq!(output.text().unwrap(), "Hello from Wasm\n");
+    shim.delete("guest").unwrap();
+    end(&shim, "pause");
+    finish(&containerd, &shim);
+}
+
+fn a_signal_ends_a_linux_program(engine: &str) {
+    let containerd = crate::containerd(engine);
+    let mut bundle = bundle(&containerd, "a", "wait");
+    let shim = containerd.start(&bundle).unwrap();
+    let ready = bundle.stdout().unwrap();
+    shim.create(&bundle).unwrap();
+    shim.start("a").unwrap();
+    ready.wait_for("ready").unwrap();
+    shim.kill("a", libc::SIGKILL).unwrap();
+    assert_eq!(shim.wait("a").unwrap().exit_status, 137);
+    shim.delete("a").unwrap();
+    finish(&containerd, &shim);
+}

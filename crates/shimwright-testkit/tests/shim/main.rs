@@ -2,6 +2,8 @@
 //!
 //! Every test ends with [`finish`]: nothing of it may be left.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod crash;
 mod failures;
 mod kill;
@@ -104,4 +106,10 @@ fn time(timestamp: &MessageField<Timestamp>) -> (i64, i32) {
 /// Whether there is a process with this pid that is not a zombie.
 fn lives(pid: u32) -> bool {
     std::fs::read_link(format!("/proc/{pid}/exe")).is_ok()
+}
+
+/// Sends a signal to a process.
+fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
 }

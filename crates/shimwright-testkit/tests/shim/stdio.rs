@@ -1,1 +1,150 @@
-//! To be written.
+//! Standard streams, and a daemon that goes away and comes back.
+
+use std::io::Read;
+
+use shimwright_guests::{CAT, HELLO, IDLE};
+use shimwright_testkit::Shim;
+
+use crate::{end, finish, for_each_engine, run, running, started};
+
+for_each_engine! {
+    stdin_ends_after_close_io_and_not_before
+    close_io_can_be_repeated
+    eight_mebibytes_arrive_intact
+    an_output_that_nobody_reads_blocks_nothing
+    a_guest_whose_output_is_full_can_be_killed
+    a_late_client_reads_everything
+    both_outputs_may_be_the_same
+    events_survive_a_restart_of_containerd
+    a_stopped_containerd_delays_no_call
+}
+
+fn stdin_ends_after_close_io_and_not_before(engine: &str) {
+    let (containerd, mut bundle, shim) = started(engine, CAT);
+    let (mut input, output) = (bundle.stdin().unwrap(), bundle.stdout().unwrap());
+    shim.create(&bundle).unwrap();
+    shim.start("a").unwrap();
+    input.write(b"first\n").unwrap();
+    output.wait_for("first\n").unwrap();
+    // A client that goes away, such as one of `ctr attach`, is not the end of input.
+    input.close();
+    let path = input.path();
+    let mut input = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    std::io::Write::write_all(&mut input, b"second\n").unwrap();
+    output.wait_for("second\n").unwrap();
+    drop(input);
+    shim.close_stdin("a").unwrap();
+    assert_eq!(shim.wait("a").unwrap().exit_status, 0);
+    assert_eq!(output.text().unwrap(), "first\nsecond\n<end of input>\n");
+    shim.delete("a").unwrap();
+    finish(&containerd, &shim);
+}
+
+fn close_io_can_be_repeated(engine: &str) {
+    let (containerd, _bundle, shim, _output) = running(engine, IDLE, "ready");
+    shim.close_stdin("a").unwrap();
+    shim.close_stdin("a").unwrap();
+    end(&shim, "a");
+    finish(&containerd, &shim);
+}
+
+fn eight_mebibytes_arrive_intact(engine: &str) {
+    let (containerd, mut bundle, shim) = started(engine, CAT);
+    let (mut input, output) = (bundle.stdin().unwrap(), bundle.stdout().unwrap());
+    shim.create(&bundle).unwrap();
+    shim.start("a").unwrap();
+    let mut sent: Vec<u8> = (0..2_u32 << 20).flat_map(u32::to_le_bytes).collect();
+    assert_eq!(sent.len(), 8 << 20);
+    input.write(&sent).unwrap();
+    input.close();
+    shim.close_stdin("a").unwrap();
+    assert_eq!(shim.wait("a").unwrap().exit_status, 0);
+    sent.extend(b"<end of input>\n");
+    // Not `assert_eq`, which would print all of it.
+    assert!(output.bytes().unwrap() == sent);
+    shim.delete("a").unwrap();
+    finish(&containerd, &shim);
+}
+
+fn an_output_that_nobody_reads_blocks_nothing(engine: &str) {
+    let (containerd, mut bundle, shim) = started(engine, HELLO);
+    bundle.unread_stdout().unwrap();
+    shim.create(&bundle).unwrap();
+    assert_eq!(run(&shim, "a"), 0);
+    shim.delete("a").unwrap();
+    finish(&containerd, &shim);
+}
+
+fn a_guest_whose_output_is_full_can_be_killed(engine: &str) {
+    let (containerd, mut bundle, shim) = started(engine, CAT);
+    let mut input = bundle.stdin().unwrap();
+    bundle.unread_stdout().unwrap();
+    shim.create(&bundle).unwrap();
+    shim.start("a").unwrap();
+    // Each FIFO holds 64 KiB, so this can be written only once the guest has filled its output.
+    input.write(&vec![b'x'; (64 + 64 + 2) << 10]).unwrap();
+    assert_eq!(shim.state("a").unwrap().exit_status, 0);
+    end(&shim, "a");
+    finish(&containerd, &shim);
+}
+
+fn a_late_client_reads_everything(engine: &str) {
+    let (containerd, mut bundle, shim) = started(engine, HELLO);
+    let path = bundle.unread_stdout().unwrap();
+    shim.create(&bundle).unwrap();
+    assert_eq!(run(&shim, "a"), 0);
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
+    assert_eq!(text, "Hello from Wasm\n");
+    shim.delete("a").unwrap();
+    finish(&containerd, &shim);
+}
+
+fn both_outputs_may_be_the_same(engine: &str) {
+    let (containerd, mut bundle, shim) = started(engine, shimwright_guests::STREAMS);
+    let output = bundle.stdout().unwrap();
+    let mut request = bundle.request();
+    request.stderr = request.stdout.clone();
+    shim.create_task(&request).unwrap();
+    assert_eq!(run(&shim, "a"), 0);
+    assert_eq!(
+        output.text().unwrap(),
+        "to standard outputto standard error"
+    );
+    shim.delete("a").unwrap();
+    finish(&containerd, &shim);
+}
+
+fn events_survive_a_restart_of_containerd(engine: &str) {
+    let (containerd, _bundle, shim, _output) = running(engine, IDLE, "ready");
+    containerd.events().wait_for_topic("a", "start").unwrap();
+    containerd.events().stop();
+    end(&shim, "a");
+    assert_eq!(containerd.events().topics("a"), ["create", "start"]);
+    containerd.events().restart().unwrap();
+    containerd.events().wait_for_topic("a", "delete").unwrap();
+    assert_eq!(
+        containerd.events().topics("a"),
+        ["create", "start", "exit", "delete"]
+    );
+    finish(&containerd, &shim);
+}
+
+fn a_stopped_containerd_delays_no_call(engine: &str) {
+    let (containerd, bundle, shim) = started(engine, HELLO);
+    containerd.events().stop();
+    let begin = std::time::Instant::now();
+    shim.create(&bundle).unwrap();
+    assert_eq!(run(&shim, "a"), 0);
+    shim.delete("a").unwrap();
+    assert!(begin.elapsed().as_secs() < 5);
+    // containerd connects again, to the address in the bundle.
+    containerd.events().restart().unwrap();
+    let again = Shim::connect(shim.address()).unwrap();
+    assert!(again.connect_task("a").unwrap().shim_pid > 0);
+    containerd.events().wait_for_topic("a", "delete").unwrap();
+    finish(&containerd, &again);
+}
