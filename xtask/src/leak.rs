@@ -25,6 +25,45 @@ pub(crate) fn adopt_orphans() -> Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("adopt orphans")
 }
 
+/// Directories, mounts and control groups on this machine that bear our name.
+///
+/// What the tests make has a name that begins with [`PREFIX`]. Network namespaces need no look:
+/// those of containers have no name, and end with their processes.
+pub(crate) fn traces() -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    let hierarchies = named_below(Path::new("/sys/fs/cgroup"), |_| true);
+    let places = hierarchies
+        .into_iter()
+        .chain([std::env::temp_dir(), PathBuf::from("/dev/shm")]);
+    for place in places {
+        let ours = named_below(&place, |name| name.starts_with(PREFIX));
+        found.extend(ours.iter().map(|path| path.display().to_string()));
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    found.extend(
+        points
+            .filter(|point| point.contains(&format!("/{PREFIX}")))
+            .map(|point| format!("mount {point}")),
+    );
+    Ok(found)
+}
+
+/// How the names of everything made for tests begin.
+const PREFIX: &str = "shimwright-";
+
+/// The directories in `place` whose names are wanted; none if it cannot be read.
+fn named_below(place: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    fs::read_dir(place)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter(|entry| entry.file_name().to_str().is_some_and(&wanted))
+        .map(|entry| entry.path())
+        .collect()
+}
+
 /// A process below this one.
 #[derive(Clone, Debug)]
 pub(crate) struct Descendant {

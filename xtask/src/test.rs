@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every test there is, in the release profile, and what they leave behind.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -28,17 +29,18 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     debian::install_missing()?;
     leak::adopt_orphans()?;
     let begin = Instant::now();
+    let before = leak::traces()?;
     let mut tally = Tally::default();
     println!("==> building everything");
     let shims = build()?;
     if unit {
         println!("==> tests without containerd");
         tally += cargo_test(&shims)?;
-        tally += nothing_left()?;
+        tally += nothing_left(&before)?;
     }
     if end_to_end {
         tally += e2e::run(&Selection::all(), Some(&shims))?;
-        tally += nothing_left()?;
+        tally += nothing_left(&before)?;
     }
     let seconds = begin.elapsed().as_secs();
     println!("\nin {} min {} s:\n{tally}", seconds / 60, seconds % 60);
@@ -71,7 +73,9 @@ fn cargo_test(shims: &Path) -> Result<Tally> {
         "--all-features",
         "--no-fail-fast",
     ]);
+    let cache = tempfile::Builder::new().prefix("shimwright-").tempdir()?;
     command.env("SHIMWRIGHT_SHIM_DIR", shims);
+    command.env("SHIMWRIGHT_CACHE_DIR", cache.path());
     count(command)
 }
 
@@ -128,25 +132,37 @@ fn reported(line: &str) -> Option<Tally> {
     })
 }
 
-/// The last test of each part: no process that one of them has started is left.
-fn nothing_left() -> Result<Tally> {
+/// The last test of each part: no process that one of them has started is left, and no directory,
+/// mount or control group that was not there before.
+fn nothing_left(before: &BTreeSet<String>) -> Result<Tally> {
     // Processes end on their own time after the last test has.
     let ended = process::poll_until("the end of all processes", Duration::from_secs(5), || {
         Ok(leak::descendants().is_empty())
     });
-    let Err(err) = ended else {
-        println!("  ok      no process is left");
+    process::check_interrupt()?;
+    let mut left: Vec<String> = leak::traces()?.difference(before).cloned().collect();
+    if ended.is_err() {
+        let processes = leak::descendants().into_iter();
+        left.extend(processes.map(|process| {
+            format!(
+                "process {}: {}",
+                process.pid,
+                process.command_line.join(" ")
+            )
+        }));
+        leak::end_descendants();
+    }
+    if left.is_empty() {
+        println!("  ok      no process, directory, mount or control group is left");
         return Ok(Tally {
             passed: 1,
             failed: 0,
         });
-    };
-    process::check_interrupt()?;
-    println!("  FAILED  no process is left: {err}");
-    for process in leak::descendants() {
-        println!("      {}: {}", process.pid, process.command_line.join(" "));
     }
-    leak::end_descendants();
+    println!("  FAILED  no process, directory, mount or control group is left");
+    for what in left {
+        println!("      {what}");
+    }
     Ok(Tally {
         passed: 0,
         failed: 1,

@@ -17,7 +17,7 @@ use containerd_client::tonic::{Request, metadata::MetadataValue};
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 
 use crate::engine::BoxError;
-use crate::error::{self, Context, Error};
+use crate::error;
 use crate::{cache, image, role, sys};
 
 /// The largest manifest or index that is read, in bytes: containerd's own bound.
@@ -51,12 +51,11 @@ impl Store {
     /// the image has no such layer or the container no image.
     ///
     /// Launcher process.
-    pub(crate) fn layer(&self, id: &str) -> Result<Option<Layer>, Error> {
-        self.fetch(id)
-            .with_context(|| format!("fetch the image of container {id} from containerd"))
-    }
-
-    fn fetch(&self, id: &str) -> Result<Option<Layer>, BoxError> {
+    ///
+    /// # Errors
+    ///
+    /// The fetcher's reason.
+    pub(crate) fn layer(&self, id: &str) -> Result<Option<Layer>, BoxError> {
         let mut wasm = sys::sealable_memfd(c"layer")?;
         let mut child = Command::new("/proc/self/exe")
             .args([&self.address, &self.namespace, id])

@@ -191,7 +191,14 @@ impl Job<'_> {
     fn wasm_layer(&self, process: &Process) -> Result<(Entrypoint, (File, cache::Hex)), Error> {
         let argument = process.args().as_deref().unwrap_or_default().first();
         let argument = argument.map(String::as_str).unwrap_or_default();
-        match self.store.layer(self.id)? {
+        let layer = self.store.layer(self.id).with_context(|| {
+            format!(
+                "find the entrypoint {argument}: there is no such file in the root file system, \
+                 and the image of container {} cannot be looked at",
+                self.id
+            )
+        })?;
+        match layer {
             Some(layer) => Ok((Entrypoint::parse(argument), (layer.wasm, layer.digest))),
             None => Err(Error::invalid(format!(
                 "no such file or directory: the entrypoint {argument} is not in the root file \
@@ -212,7 +219,11 @@ impl Job<'_> {
         let kind = wasm.kind();
         self.accepted(&*engine, wasm)?;
 
-        let precompiled = self.precompiled(&*engine, &file, &digest)?;
+        let precompiled = self.precompiled(&*engine, &file, &digest);
+        let precompiled = precompiled.map_err(|error| match error {
+            Error::Invalid { what } => Error::invalid(format!("{}: {what}", entrypoint.path)),
+            other => other,
+        })?;
         let is_precompiled = precompiled.is_some();
         let artifact = OwnedFd::from(precompiled.unwrap_or(file));
         let mut args = process.args().clone().unwrap_or_default();
