@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -111,7 +111,10 @@ impl Hierarchies {
     pub(crate) fn at(&self, path: &Path) -> io::Result<Cgroups> {
         let own = self.directories(&std::fs::read_to_string("/proc/self/cgroup")?);
         let below = path.strip_prefix("/").unwrap_or(path);
-        if below.as_os_str().is_empty() || path.to_string_lossy().contains(':') {
+        let is_plain = below
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
+        if below.as_os_str().is_empty() || !is_plain || path.to_string_lossy().contains(':') {
             return Ok(Cgroups::default());
         }
         let theirs = self

@@ -93,6 +93,7 @@ impl Job<'_> {
             spec,
             poststart,
         } = plan;
+        refuse_used_cgroup(&spec, hierarchies)?;
         let pid = if !systemd && spawn::can(&spec, hierarchies) {
             Spawn {
                 id,
@@ -285,6 +286,28 @@ impl Job<'_> {
         };
         cache.find_or_compile(&key, compile).map(Some)
     }
+}
+
+/// Whatever is in a container's control groups is ended with it, so nothing else may be in there.
+fn refuse_used_cgroup(spec: &Spec, hierarchies: &Hierarchies) -> Result<(), Error> {
+    let path = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.cgroups_path().as_deref());
+    let Some(path) = path else {
+        return Ok(());
+    };
+    let processes = hierarchies.at(path).and_then(|cgroups| cgroups.processes());
+    if processes
+        .context("look into the control groups")?
+        .is_empty()
+    {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(Error::invalid(format!(
+        "the control group {path} is in use"
+    )))
 }
 
 /// Has libcontainer's builder do all of it.

@@ -9,7 +9,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::Path;
+use std::path::{Component, Path};
 use std::rc::Rc;
 
 use libcgroups::common::{CgroupConfig, CgroupManager, ControllerOpt};
@@ -90,11 +90,15 @@ pub(crate) fn can(spec: &Spec, hierarchies: &Hierarchies) -> bool {
         && linux.intel_rdt().is_none()
 }
 
-/// A path of cgroupfs, not of systemd.
+/// A path of cgroupfs, not of systemd, which stays below the top of each hierarchy.
 fn cgroups_path(linux: &Linux) -> Option<&Path> {
     let path = linux.cgroups_path().as_deref()?;
-    let is_plain = !path.to_string_lossy().contains(':') && path != Path::new("/");
-    (is_plain && !path.as_os_str().is_empty()).then_some(path)
+    let is_plain = path
+        .components()
+        .all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
+        && path.components().any(|part| part != Component::RootDir)
+        && !path.to_string_lossy().contains(':');
+    is_plain.then_some(path)
 }
 
 /// What it takes to spawn the first process.
@@ -329,4 +333,36 @@ fn limit_devices(resources: &LinuxResources, directory: &Path) -> std::io::Resul
     DEVICES
         .iter()
         .try_for_each(|rule| std::fs::write(directory.join("devices.allow"), rule))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(linux: &str) -> Spec {
+        serde_json::from_str(&format!(r#"{{"ociVersion":"1.0.2","linux":{{{linux}}}}}"#)).unwrap()
+    }
+
+    fn path_of(path: &str) -> Option<String> {
+        let spec = spec(&format!(r#""cgroupsPath":"{path}""#));
+        let linux = spec.linux().as_ref().unwrap();
+        cgroups_path(linux).map(|path| path.display().to_string())
+    }
+
+    #[test]
+    fn paths_stay_below_the_top_of_a_hierarchy() {
+        assert_eq!(path_of("/pod/a").as_deref(), Some("/pod/a"));
+        assert_eq!(path_of("pod/a").as_deref(), Some("pod/a"));
+        for other in ["/", "", "/a/../../b", "system.slice:cri:a"] {
+            assert_eq!(path_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn resources_that_limit_nothing_need_no_search_for_controllers() {
+        let spec = spec(r#""resources":{"devices":[{"allow":false,"access":"rwm"}]}"#);
+        let mut resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+        resources.set_devices(None);
+        assert_eq!(resources, none());
+    }
 }

@@ -4,7 +4,7 @@ use shimwright_guests::{HELLO, HELLO_COMPONENT, IDLE, MISSING_IMPORT, TRAP};
 use shimwright_testkit::protos::ttrpc::Code;
 use shimwright_testkit::{Bundle, Containerd, Shim, Snapshot};
 
-use crate::{end, finish, for_each_engine, refused, run, started};
+use crate::{end, finish, for_each_engine, refused, run, running, started};
 
 for_each_engine! {
     a_trap_is_134_and_its_reason_is_on_stderr
@@ -20,6 +20,7 @@ for_each_engine! {
     an_unknown_container_is_not_found
     an_unknown_exec_is_not_found
     a_terminal_is_not_supported
+    a_control_group_in_use_is_refused_and_left_alone
 }
 
 fn a_trap_is_134_and_its_reason_is_on_stderr(engine: &str) {
@@ -240,5 +241,21 @@ fn a_terminal_is_not_supported(engine: &str) {
     let mut request = bundle.request();
     request.terminal = true;
     refused(shim.create_task(&request), Code::UNIMPLEMENTED);
+    finish(&containerd, &shim);
+}
+
+fn a_control_group_in_use_is_refused_and_left_alone(engine: &str) {
+    let (containerd, _bundle, shim, _output) = running(engine, IDLE, "ready");
+    let other = containerd.bundle("b").unwrap().guest(HELLO).unwrap();
+    let path = format!("/{}/a", containerd.namespace());
+    let other = other
+        .spec(|spec| spec["linux"]["cgroupsPath"] = path.into())
+        .unwrap();
+    let second = containerd.start(&other).unwrap();
+    let text = refused(second.create(&other), Code::INVALID_ARGUMENT);
+    assert!(text.contains("in use"), "{text}");
+    assert!(crate::lives(shim.state("a").unwrap().pid));
+    second.shutdown();
+    end(&shim, "a");
     finish(&containerd, &shim);
 }
