@@ -14,7 +14,7 @@ use containerd_shim_protos::events::task::{TaskCreate, TaskDelete, TaskExit, Tas
 use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::topics;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use super::reply;
 use crate::bundle::{Bundle, Init, Record, validate_id};
@@ -35,6 +35,9 @@ use crate::task::{Deletable, Exited, State};
 
 /// How long killed tasks may take to end when the shim is told to end.
 const KILL_BOUND: Duration = Duration::from_secs(5);
+
+/// How long `delete` waits for a client that has not opened an output yet.
+const CLIENT_BOUND: Duration = Duration::from_secs(5);
 
 /// What all tasks of a shim process have in common.
 #[derive(Debug)]
@@ -69,7 +72,7 @@ pub(super) struct Task {
     sandbox: OnceLock<Sandbox>,
     held: Mutex<Held>,
     /// Waits for clients that have not opened their outputs yet, until the task is deleted.
-    waiting: Mutex<Option<AbortHandle>>,
+    waiting: Mutex<Option<JoinHandle<()>>>,
     /// Whether the spec has hooks to run after `start`.
     poststart: AtomicBool,
     /// Held while the task is started or deleted, which must not overlap.
@@ -410,7 +413,7 @@ impl Task {
             tracing::warn!(id = self.id, "cannot end what the task left behind");
         }
         let waiting = self.held().take_unseen();
-        let waiting = tokio::spawn(waiting.opened()).abort_handle();
+        let waiting = tokio::spawn(waiting.opened());
         *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(waiting);
         let mut noticed = false;
         self.state.send_if_modified(|state| {
@@ -474,15 +477,8 @@ impl Task {
         record.init = None;
         let launcher = self.launch(move || cleanup::remove(&bundle, &record))?;
         launcher.reply().await?;
+        self.wait_for_clients().await;
         *self.held() = Held::default();
-        if let Some(waiting) = self
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
-            waiting.abort();
-        }
 
         let init = self.state().init().ok_or_else(|| Error::NotFound {
             id: self.id.clone(),
@@ -498,6 +494,24 @@ impl Task {
             .events
             .publish(topics::TASK_DELETE_EVENT_TOPIC, &event);
         Ok((init, exited))
+    }
+
+    /// Gives clients that are late, on a busy machine, the time to open the outputs: what was
+    /// written would be lost with the last descriptor, and their opening would wait for ever.
+    async fn wait_for_clients(&self) {
+        let waiting = self
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(mut waiting) = waiting
+            && tokio::time::timeout(CLIENT_BOUND, &mut waiting)
+                .await
+                .is_err()
+        {
+            tracing::debug!(id = self.id, "nobody has opened an output");
+            waiting.abort();
+        }
     }
 
     fn launch(&self, job: impl FnOnce() -> Result<(), Error>) -> Result<Launcher, Error> {

@@ -145,14 +145,10 @@ fn an_id_in_use_already_exists(engine: &str) {
     shim.start("a").unwrap();
     refused(shim.create(&bundle), Code::ALREADY_EXISTS);
     end(&shim, "a");
+    containerd.events().wait_for_topic("a", "delete").unwrap();
     assert_eq!(
-        containerd
-            .events()
-            .topics("a")
-            .iter()
-            .filter(|t| *t == "create")
-            .count(),
-        1
+        containerd.events().topics("a"),
+        ["create", "start", "exit", "delete"]
     );
     finish(&containerd, &shim);
 }
