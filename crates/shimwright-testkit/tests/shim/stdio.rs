@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use shimwright_guests::{CAT, HELLO, IDLE};
-use shimwright_testkit::Shim;
+use shimwright_testkit::{Containerd, Shim};
 
 use crate::{end, finish, for_each_engine, run, running, started};
 
@@ -118,16 +118,24 @@ fn both_outputs_may_be_the_same(engine: &str) {
     finish(&containerd, &shim);
 }
 
+/// The topics of the events, each once: the shim sends one again whose answer was lost when
+/// containerd ended.
+fn delivered(containerd: &Containerd) -> Vec<String> {
+    let mut topics = containerd.events().topics("a");
+    topics.dedup();
+    topics
+}
+
 fn events_survive_a_restart_of_containerd(engine: &str) {
     let (containerd, _bundle, shim, _output) = running(engine, IDLE, "ready");
     containerd.events().wait_for_topic("a", "start").unwrap();
     containerd.events().stop();
     end(&shim, "a");
-    assert_eq!(containerd.events().topics("a"), ["create", "start"]);
+    assert_eq!(delivered(&containerd), ["create", "start"]);
     containerd.events().restart().unwrap();
     containerd.events().wait_for_topic("a", "delete").unwrap();
     assert_eq!(
-        containerd.events().topics("a"),
+        delivered(&containerd),
         ["create", "start", "exit", "delete"]
     );
     finish(&containerd, &shim);
