@@ -5,12 +5,12 @@
 //! the shim, nor with the shim's rights.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
-use rustix::process::{Resource, Rlimit, Signal};
+use rustix::process::{Resource, Rlimit};
 use rustix::thread::UnshareFlags;
 
 use crate::artifact::Wasm;
@@ -29,9 +29,6 @@ const LIMITS: [(Resource, u64); 5] = [
     (Resource::Nofile, 16),
     (Resource::Core, 0),
 ];
-/// The longest reason that is passed on, in bytes.
-const MAX_REASON: u64 = 4096;
-
 /// Compiles `wasm` into `output` in a compiler process and waits for it.
 ///
 /// Launcher process.
@@ -47,40 +44,16 @@ pub(crate) fn compile(
     empty: &Path,
 ) -> Result<(), Error> {
     let options = serde_json::to_string(options).context("encode the engine's options")?;
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = role::command(role::COMPILER);
     command
         .arg(options)
-        .env_clear()
-        .env(role::COMPILER, "")
         .current_dir(empty)
         .stdin(wasm.try_clone().context("pass on the module")?)
-        .stdout(output.try_clone().context("pass on the artifact")?)
-        .stderr(Stdio::piped());
-    sys::prepare_child(&mut command, || {
-        Ok(rustix::process::set_parent_process_death_signal(Some(
-            Signal::KILL,
-        ))?)
-    });
-    let mut child = command.spawn().context("start the compiler")?;
-    let mut reason = String::new();
-    if let Some(stderr) = child.stderr.take() {
-        // What is too long or no text is cut: the exit status decides.
-        let _ = stderr.take(MAX_REASON).read_to_string(&mut reason);
-    }
-    let status = child.wait().context("wait for the compiler")?;
-    if status.success() {
-        return Ok(());
-    }
-    let reason = reason.trim();
-    let reason = if reason.is_empty() {
-        format!("it ended with {status}")
-    } else {
-        reason.into()
-    };
-    Err(Error::invalid(format!(
-        "{} cannot compile the module: {reason}",
-        host.name
-    )))
+        .stdout(output.try_clone().context("pass on the artifact")?);
+    let compiled = role::run(command).context("run the compiler")?;
+    compiled.map_err(|reason| {
+        Error::invalid(format!("{} cannot compile the module: {reason}", host.name))
+    })
 }
 
 /// The compiler's whole life: standard input to standard output.

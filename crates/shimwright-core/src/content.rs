@@ -4,9 +4,9 @@
 //! the launcher, being a fork of a process with an async runtime, cannot have another one.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::AsFd;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::content_client::ContentClient;
@@ -24,9 +24,6 @@ use crate::{cache, image, role, sys};
 const MAX_MANIFEST: i64 = 8 << 20;
 /// The largest WebAssembly layer that is read, in bytes.
 const MAX_LAYER: i64 = 1 << 30;
-
-/// The longest reason that is passed on, in bytes.
-const MAX_REASON: u64 = 4096;
 
 /// Where a container's image is found.
 #[derive(Clone, Debug)]
@@ -57,29 +54,12 @@ impl Store {
     /// The fetcher's reason.
     pub(crate) fn layer(&self, id: &str) -> Result<Option<Layer>, BoxError> {
         let mut wasm = sys::sealable_memfd(c"layer")?;
-        let mut child = Command::new("/proc/self/exe")
+        let mut command = role::command(role::FETCHER);
+        command
             .args([&self.address, &self.namespace, id])
-            .env_clear()
-            .env(role::FETCHER, "")
             .stdin(Stdio::null())
-            .stdout(wasm.try_clone()?)
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let mut reason = String::new();
-        if let Some(stderr) = child.stderr.take() {
-            // What is too long or no text is cut: the exit status decides.
-            let _ = stderr.take(MAX_REASON).read_to_string(&mut reason);
-        }
-        let status = child.wait()?;
-        if !status.success() {
-            let reason = reason.trim();
-            return Err(if reason.is_empty() {
-                status.to_string()
-            } else {
-                reason.into()
-            }
-            .into());
-        }
+            .stdout(wasm.try_clone()?);
+        role::run(command)??;
         if wasm.metadata()?.len() == 0 {
             return Ok(None);
         }

@@ -3,6 +3,16 @@
 //! Nobody outside can choose one: containerd passes an administrator's variables only, and a
 //! guest's variables are never those of a process of ours.
 
+use std::io::{self, Read};
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use crate::sys;
+
+/// The longest reason that is passed on, in bytes.
+const MAX_REASON: u64 = 4096;
+
 /// Set to the descriptor of the orders of a [`runner`](crate::runner).
 pub(crate) const RUNNER: &str = "SHIMWRIGHT_RUNNER";
 /// Set, to nothing, for a [`compiler`](crate::compiler).
@@ -11,3 +21,34 @@ pub(crate) const COMPILER: &str = "SHIMWRIGHT_COMPILER";
 pub(crate) const SERVER: &str = "SHIMWRIGHT_SERVER";
 /// Set, to nothing, for a [fetcher](crate::content).
 pub(crate) const FETCHER: &str = "SHIMWRIGHT_FETCHER";
+
+/// Our own program in a role, with no environment but that, to be [`run`] by a launcher and to end
+/// with it.
+pub(crate) fn command(role: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.env_clear().env(role, "").stderr(Stdio::piped());
+    sys::prepare_child(&mut command, || {
+        Ok(rustix::process::set_parent_process_death_signal(Some(
+            Signal::KILL,
+        ))?)
+    });
+    command
+}
+
+/// Runs a [`command`] to its end. The inner error is the reason it gave on standard error.
+pub(crate) fn run(mut command: Command) -> io::Result<Result<(), String>> {
+    let mut child = command.spawn()?;
+    let mut reason = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        // What is too long or no text is cut: the exit status decides.
+        let _ = stderr.take(MAX_REASON).read_to_string(&mut reason);
+    }
+    let status = child.wait()?;
+    if status.success() {
+        return Ok(Ok(()));
+    }
+    Ok(Err(match reason.trim() {
+        "" => format!("it ended with {status}"),
+        reason => reason.to_owned(),
+    }))
+}
