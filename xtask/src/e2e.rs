@@ -4,6 +4,7 @@
 
 mod create;
 mod daemon;
+mod exec;
 mod file;
 mod linux;
 mod pod;
@@ -42,8 +43,6 @@ enum Needs {
     WasmLayers,
     /// Anything that runs containers, also runc.
     AnyRuntime,
-    /// Processes added to a running task, which our shims do not have yet.
-    Exec,
 }
 
 impl Case {
@@ -54,12 +53,13 @@ impl Case {
 
 /// Every case, in the order they run.
 fn cases() -> impl Iterator<Item = &'static Case> {
-    let tables: [&[Case]; 7] = [
+    let tables: [&[Case]; 8] = [
         program::CASES,
         create::CASES,
         file::CASES,
         signal::CASES,
         linux::CASES,
+        exec::CASES,
         pod::CASES,
         daemon::CASES,
     ];
@@ -130,7 +130,6 @@ impl Selection {
             Needs::Ours => self.runtime.is_none(),
             Needs::WasmLayers => self.runtime.is_none() && release.has_wasm_layers(),
             Needs::AnyRuntime => true,
-            Needs::Exec => self.runtime.is_some(),
         };
         possible
             && self

@@ -200,14 +200,20 @@ impl Cgroups {
 
     /// Moves this process, which has a single thread, into every group.
     ///
-    /// A thread that moves itself, named as `0` in `tasks`, can neither end nor execute meanwhile,
-    /// so the kernel does without the lock that `cgroup.procs` takes for that, and without waiting
-    /// for an RCU grace period (`cgroup_procs_write_start` in `kernel/cgroup/cgroup.c`).
+    /// On version 1, a thread that moves itself, named as `0` in `tasks`, can neither end nor
+    /// execute meanwhile, so the kernel does without the lock that `cgroup.procs` takes for that,
+    /// and without waiting for an RCU grace period (`cgroup_procs_write_start` in
+    /// `kernel/cgroup/cgroup.c`). Version 2 moves whole processes only.
     pub(crate) fn join(&self) -> io::Result<()> {
-        self.directories.values().try_for_each(|directory| {
+        self.directories.iter().try_for_each(|(name, directory)| {
+            let file = if name == UNIFIED {
+                "cgroup.procs"
+            } else {
+                "tasks"
+            };
             std::fs::OpenOptions::new()
                 .write(true)
-                .open(directory.join("tasks"))
+                .open(directory.join(file))
                 .and_then(|mut tasks| io::Write::write_all(&mut tasks, b"0"))
         })
     }

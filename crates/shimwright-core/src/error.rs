@@ -21,9 +21,10 @@ pub(crate) enum Code {
 pub(crate) enum Error {
     #[error("task {id} already exists")]
     AlreadyExists { id: String },
-    #[error("cannot {action} a task that is {state}")]
+    #[error("cannot {action} {what} that is {state}")]
     InvalidState {
         action: &'static str,
+        what: &'static str,
         state: &'static str,
     },
     #[error("process already finished")]
@@ -34,6 +35,8 @@ pub(crate) enum Error {
     NotFound { id: String },
     #[error("exec {exec} of task {id} not found")]
     ExecNotFound { id: String, exec: String },
+    #[error("exec {exec} of task {id} already exists")]
+    ExecExists { id: String, exec: String },
     #[error("{operation} is not supported")]
     NotSupported { operation: String },
     #[error("{engine} refused the workload")]
@@ -57,7 +60,7 @@ impl Error {
     /// The status code containerd sees. No wildcard arm: a new kind must choose.
     pub(crate) fn code(&self) -> Code {
         match self {
-            Self::AlreadyExists { .. } => Code::AlreadyExists,
+            Self::AlreadyExists { .. } | Self::ExecExists { .. } => Code::AlreadyExists,
             Self::InvalidState { .. } => Code::FailedPrecondition,
             Self::Invalid { .. } | Self::Refused { .. } => Code::InvalidArgument,
             Self::NotFound { .. } | Self::ExecNotFound { .. } | Self::Finished => Code::NotFound,

@@ -6,6 +6,7 @@
 /// | --- | --- |
 /// | the guest returned, or exited with *n* | *n* modulo 256 |
 /// | the engine failed before or around the guest | 125 |
+/// | the process of an exec could not be started | 127 |
 /// | the guest trapped | 134, that is 128 + `SIGABRT` |
 /// | ended by signal *s* | 128 + *s*; 137 therefore always means `SIGKILL`, possibly the kernel's for lack of memory |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -16,6 +17,8 @@ impl Status {
     pub const ENGINE_FAILED: Self = Self(125);
     /// The guest trapped; the reason is on the container's standard error.
     pub const TRAPPED: Self = Self(134);
+    /// A process of an exec could not be started; the client has been told why.
+    pub(crate) const NOT_STARTED: Self = Self(127);
     /// Ended by `SIGKILL`.
     pub const KILLED: Self = Self(137);
 

@@ -1,6 +1,8 @@
 //! The Task service: one function for each call, and the only place, with `service/reply.rs`,
 //! where the tasks of this shim meet the messages of the protocol.
 
+mod execs;
+mod io;
 mod reply;
 mod tasks;
 
@@ -10,13 +12,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use containerd_shim_protos::api;
 use containerd_shim_protos::shim_async::{Task as TaskService, create_task};
+use containerd_shim_protos::ttrpc::Result as TtrpcResult;
 use containerd_shim_protos::ttrpc::r#async::{Service as TtrpcService, TtrpcContext};
-use containerd_shim_protos::ttrpc::{self, Result as TtrpcResult};
 use tokio::sync::Notify;
 
 use crate::error::Error;
 pub(crate) use tasks::Shared;
-use tasks::Tasks;
+use tasks::{Target, Tasks};
 
 /// Answers the calls of containerd.
 #[derive(Clone, Debug)]
@@ -44,6 +46,11 @@ impl Service {
         self.tasks.kill_all().await;
     }
 
+    fn target(&self, id: &str, exec: &str) -> TtrpcResult<Target> {
+        let found = self.tasks.target(id, exec);
+        found.map_err(|error| reply::error(&error))
+    }
+
     /// The same service under both of its names: version 3 of the protocol is a renamed copy of
     /// version 2 (containerd, `api/runtime/task/v3`).
     pub(crate) fn registrations(&self) -> HashMap<String, TtrpcService> {
@@ -59,17 +66,6 @@ impl Service {
 fn unsupported<T>(operation: &str) -> TtrpcResult<T> {
     Err(reply::error(&Error::NotSupported {
         operation: operation.to_owned(),
-    }))
-}
-
-/// Execs do not exist yet, so none can be found.
-fn no_exec(id: &str, exec: &str) -> Result<(), ttrpc::Error> {
-    if exec.is_empty() {
-        return Ok(());
-    }
-    Err(reply::error(&Error::ExecNotFound {
-        id: id.to_owned(),
-        exec: exec.to_owned(),
     }))
 }
 
@@ -95,9 +91,9 @@ impl TaskService for Service {
         _: &TtrpcContext,
         request: api::StartRequest,
     ) -> TtrpcResult<api::StartResponse> {
-        no_exec(&request.id, &request.exec_id)?;
+        let target = self.target(&request.id, &request.exec_id)?;
         let tasks = Arc::clone(&self.tasks);
-        let started = tokio::spawn(async move { tasks.start(&request.id).await }).await;
+        let started = tokio::spawn(async move { tasks.start(target).await }).await;
         let pid = reply::joined(started)?;
         Ok(api::StartResponse {
             pid,
@@ -110,12 +106,8 @@ impl TaskService for Service {
         _: &TtrpcContext,
         request: api::StateRequest,
     ) -> TtrpcResult<api::StateResponse> {
-        no_exec(&request.id, &request.exec_id)?;
-        let task = self
-            .tasks
-            .find(&request.id)
-            .map_err(|error| reply::error(&error))?;
-        Ok(reply::state(&task))
+        let target = self.target(&request.id, &request.exec_id)?;
+        Ok(reply::state(&target))
     }
 
     async fn wait(
@@ -123,17 +115,13 @@ impl TaskService for Service {
         _: &TtrpcContext,
         request: api::WaitRequest,
     ) -> TtrpcResult<api::WaitResponse> {
-        no_exec(&request.id, &request.exec_id)?;
-        let task = self
-            .tasks
-            .find(&request.id)
-            .map_err(|error| reply::error(&error))?;
-        Ok(reply::wait(task.exit().await))
+        let target = self.target(&request.id, &request.exec_id)?;
+        Ok(reply::wait(target.exit().await))
     }
 
     async fn kill(&self, _: &TtrpcContext, request: api::KillRequest) -> TtrpcResult<api::Empty> {
-        no_exec(&request.id, &request.exec_id)?;
-        let killed = self.tasks.kill(&request.id, request.signal, request.all);
+        let target = self.target(&request.id, &request.exec_id)?;
+        let killed = target.kill(request.signal, request.all);
         killed.map_err(|error| reply::error(&error))?;
         Ok(api::Empty::new())
     }
@@ -143,11 +131,11 @@ impl TaskService for Service {
         _: &TtrpcContext,
         request: api::DeleteRequest,
     ) -> TtrpcResult<api::DeleteResponse> {
-        no_exec(&request.id, &request.exec_id)?;
+        let target = self.target(&request.id, &request.exec_id)?;
         let tasks = Arc::clone(&self.tasks);
-        let deleted = tokio::spawn(async move { tasks.delete(&request.id).await }).await;
-        let (init, exited) = reply::joined(deleted)?;
-        Ok(reply::delete(init, exited))
+        let deleted = tokio::spawn(async move { tasks.delete(target).await }).await;
+        let (process, exited) = reply::joined(deleted)?;
+        Ok(reply::delete(process, exited))
     }
 
     async fn pids(
@@ -205,13 +193,9 @@ impl TaskService for Service {
         _: &TtrpcContext,
         request: api::CloseIORequest,
     ) -> TtrpcResult<api::Empty> {
-        no_exec(&request.id, &request.exec_id)?;
-        let task = self
-            .tasks
-            .find(&request.id)
-            .map_err(|error| reply::error(&error))?;
+        let target = self.target(&request.id, &request.exec_id)?;
         if request.stdin {
-            task.close_stdin();
+            target.io().close_stdin();
         }
         Ok(api::Empty::new())
     }
@@ -232,16 +216,28 @@ impl TaskService for Service {
         unsupported("checkpoint")
     }
 
-    async fn exec(&self, _: &TtrpcContext, _: api::ExecProcessRequest) -> TtrpcResult<api::Empty> {
-        unsupported("exec")
+    async fn exec(
+        &self,
+        _: &TtrpcContext,
+        request: api::ExecProcessRequest,
+    ) -> TtrpcResult<api::Empty> {
+        let added = self
+            .tasks
+            .find(&request.id)
+            .and_then(|task| task.add_exec(&request));
+        added.map_err(|error| reply::error(&error))?;
+        Ok(api::Empty::new())
     }
 
     async fn resize_pty(
         &self,
         _: &TtrpcContext,
-        _: api::ResizePtyRequest,
+        request: api::ResizePtyRequest,
     ) -> TtrpcResult<api::Empty> {
-        unsupported("resize_pty")
+        let target = self.target(&request.id, &request.exec_id)?;
+        let resized = target.resize(request.width, request.height);
+        resized.map_err(|error| reply::error(&error))?;
+        Ok(api::Empty::new())
     }
 
     async fn update(&self, _: &TtrpcContext, _: api::UpdateTaskRequest) -> TtrpcResult<api::Empty> {

@@ -9,6 +9,8 @@
 //!
 //! No call here waits for the other side.
 
+pub(crate) mod terminal;
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,12 +23,32 @@ use rustix::fs::{Mode, OFlags};
 use crate::error::{Context, Error};
 use crate::sys;
 
-/// What the container's first process is given as its descriptors 0, 1 and 2.
+/// What a process of a container is to have as its standard streams.
+#[derive(Debug)]
+pub(crate) enum Stdio {
+    /// These, whatever they are.
+    Streams(Streams),
+    /// A terminal, whose other end the shim copies to and from the client's FIFOs.
+    Terminal,
+}
+
+/// What a process of a container is given as its descriptors 0, 1 and 2.
 #[derive(Debug)]
 pub(crate) struct Streams {
     pub(crate) stdin: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
+}
+
+impl Streams {
+    /// The same streams, under other numbers.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            stdin: self.stdin.try_clone()?,
+            stdout: self.stdout.try_clone()?,
+            stderr: self.stderr.try_clone()?,
+        })
+    }
 }
 
 /// What the shim itself holds open while the task exists.
@@ -234,7 +256,7 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
 
-    fn fifo(directory: &tempfile::TempDir, name: &str) -> String {
+    pub(super) fn fifo(directory: &tempfile::TempDir, name: &str) -> String {
         let path = directory.path().join(name);
         rustix::fs::mknodat(
             rustix::fs::CWD,

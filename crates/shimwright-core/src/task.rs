@@ -42,6 +42,7 @@ impl State {
     fn refuse(self, action: &'static str) -> Error {
         Error::InvalidState {
             action,
+            what: "a task",
             state: self.name(),
         }
     }
@@ -72,6 +73,22 @@ impl State {
                 Ok(())
             }
             other => Err(other.refuse("create")),
+        }
+    }
+
+    /// Whether a further process may join the first.
+    pub(crate) fn joinable(self) -> Result<Init, Error> {
+        match self {
+            Self::Created { init } | Self::Running { init } => Ok(init),
+            other => Err(other.refuse("exec in")),
+        }
+    }
+
+    /// Whether its terminal may be given another size.
+    pub(crate) fn resizable(self) -> Result<(), Error> {
+        match self {
+            Self::Stopped { .. } => Err(self.refuse("resize")),
+            _ => Ok(()),
         }
     }
 
@@ -129,6 +146,111 @@ pub(crate) enum Deletable {
     AfterKill,
 }
 
+/// Where a further process of a task, an exec, is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExecState {
+    /// It is known what to run; there is no process yet.
+    Added,
+    /// The process is being made.
+    Starting,
+    /// The process runs.
+    Running { process: Init },
+    /// The process has ended, or there is none because it could not be made.
+    Stopped {
+        process: Option<Init>,
+        exited: Exited,
+    },
+}
+
+impl ExecState {
+    fn refuse(self, action: &'static str) -> Error {
+        Error::InvalidState {
+            action,
+            what: "an exec",
+            state: match self {
+                Self::Added => "added",
+                Self::Starting => "being started",
+                Self::Running { .. } => "running",
+                Self::Stopped { .. } => "stopped",
+            },
+        }
+    }
+
+    /// The process, once there is one; it stays known after its end.
+    pub(crate) fn process(self) -> Option<Init> {
+        match self {
+            Self::Added | Self::Starting => None,
+            Self::Running { process } => Some(process),
+            Self::Stopped { process, .. } => process,
+        }
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn exited(self) -> Option<Exited> {
+        match self {
+            Self::Stopped { exited, .. } => Some(exited),
+            _ => None,
+        }
+    }
+
+    /// Nobody else may start it from here on.
+    pub(crate) fn starting(&mut self) -> Result<(), Error> {
+        match *self {
+            Self::Added => {
+                *self = Self::Starting;
+                Ok(())
+            }
+            other => Err(other.refuse("start")),
+        }
+    }
+
+    /// The process runs. It may have ended already, which is noticed later.
+    pub(crate) fn started(&mut self, process: Init) -> Result<(), Error> {
+        match *self {
+            Self::Starting => {
+                *self = Self::Running { process };
+                Ok(())
+            }
+            other => Err(other.refuse("start")),
+        }
+    }
+
+    /// The process has ended, or will never be.
+    pub(crate) fn stopped(&mut self, exited: Exited) {
+        if self.exited().is_none() {
+            *self = Self::Stopped {
+                process: self.process(),
+                exited,
+            };
+        }
+    }
+
+    /// Whether there is a process that can be sent a signal.
+    pub(crate) fn killable(self) -> Result<Init, Error> {
+        match self {
+            Self::Running { process } => Ok(process),
+            Self::Stopped { .. } => Err(Error::Finished),
+            Self::Added | Self::Starting => Err(self.refuse("kill")),
+        }
+    }
+
+    /// Whether its terminal may be given another size.
+    pub(crate) fn resizable(self) -> Result<(), Error> {
+        match self {
+            Self::Stopped { .. } => Err(self.refuse("resize")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it may be forgotten.
+    pub(crate) fn deletable(self) -> Result<(), Error> {
+        match self {
+            Self::Added | Self::Stopped { .. } => Ok(()),
+            Self::Starting | Self::Running { .. } => Err(self.refuse("delete")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +296,44 @@ mod tests {
             ("stopped", false, false, true),
         ];
         assert_eq!(table, expected);
+    }
+
+    #[test]
+    fn each_call_is_allowed_in_an_execs_states_only() {
+        let process = init();
+        let table = [
+            ExecState::Added,
+            ExecState::Starting,
+            ExecState::Running { process },
+            ExecState::Stopped {
+                process: Some(process),
+                exited: exited(),
+            },
+        ]
+        .map(|mut state| {
+            (
+                state.killable().is_ok(),
+                state.deletable().is_ok(),
+                state.starting().is_ok(),
+            )
+        });
+        let expected = [
+            (false, true, true),
+            (false, false, false),
+            (true, false, false),
+            (false, true, false),
+        ];
+        assert_eq!(table, expected);
+    }
+
+    #[test]
+    fn an_exec_that_could_not_be_started_has_ended_without_a_process() {
+        let mut state = ExecState::Added;
+        state.starting().unwrap();
+        state.stopped(exited());
+        assert_eq!((state.process(), state.exited()), (None, Some(exited())));
+        assert!(matches!(state.killable(), Err(Error::Finished)));
+        state.deletable().unwrap();
     }
 
     #[test]

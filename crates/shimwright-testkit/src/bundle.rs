@@ -141,6 +141,18 @@ impl Bundle {
         self.spec(|spec| spec["root"]["readonly"] = json!(true))
     }
 
+    /// Gives the process a terminal of this size.
+    ///
+    /// # Errors
+    ///
+    /// If the spec cannot be written.
+    pub fn terminal(self, width: u32, height: u32) -> Result<Self> {
+        self.spec(|spec| {
+            spec["process"]["terminal"] = json!(true);
+            spec["process"]["consoleSize"] = json!({ "width": width, "height": height });
+        })
+    }
+
     /// Adds an annotation.
     ///
     /// # Errors
@@ -249,6 +261,7 @@ impl Bundle {
             stdin,
             stdout,
             stderr,
+            terminal: self.spec["process"]["terminal"] == true,
             ..Default::default()
         }
     }

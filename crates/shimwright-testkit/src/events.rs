@@ -8,7 +8,9 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use containerd_shim_protos::api::{Empty, ForwardRequest};
-use containerd_shim_protos::events::task::{TaskCreate, TaskDelete, TaskExit, TaskOOM, TaskStart};
+use containerd_shim_protos::events::task::{
+    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskStart,
+};
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::{Request, Response};
 
@@ -43,6 +45,10 @@ pub enum Content {
     Create(TaskCreate),
     /// A task was started.
     Start(TaskStart),
+    /// An exec was added to a task.
+    ExecAdded(TaskExecAdded),
+    /// The process of an exec was started.
+    ExecStarted(TaskExecStarted),
     /// A process has ended.
     Exit(TaskExit),
     /// A task was deleted.
@@ -61,6 +67,12 @@ impl Event {
         let content = match any.type_url.as_str() {
             "containerd.events.TaskCreate" => Content::Create(TaskCreate::parse_from_bytes(value)?),
             "containerd.events.TaskStart" => Content::Start(TaskStart::parse_from_bytes(value)?),
+            "containerd.events.TaskExecAdded" => {
+                Content::ExecAdded(TaskExecAdded::parse_from_bytes(value)?)
+            }
+            "containerd.events.TaskExecStarted" => {
+                Content::ExecStarted(TaskExecStarted::parse_from_bytes(value)?)
+            }
             "containerd.events.TaskExit" => Content::Exit(TaskExit::parse_from_bytes(value)?),
             "containerd.events.TaskDelete" => Content::Delete(TaskDelete::parse_from_bytes(value)?),
             "containerd.events.TaskOOM" => Content::Oom(TaskOOM::parse_from_bytes(value)?),
@@ -80,6 +92,8 @@ impl Event {
         match &self.content {
             Content::Create(event) => &event.container_id,
             Content::Start(event) => &event.container_id,
+            Content::ExecAdded(event) => &event.container_id,
+            Content::ExecStarted(event) => &event.container_id,
             Content::Exit(event) => &event.container_id,
             Content::Delete(event) => &event.container_id,
             Content::Oom(event) => &event.container_id,

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use containerd_shim_protos::api;
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
-use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::ttrpc::{self, Client, Code, Request};
 
 use crate::{Bundle, CACHE_DIR_VARIABLE, Containerd, DEADLINE, Result};
@@ -462,6 +463,161 @@ impl Shim {
     pub fn shutdown(&self) {
         let request = api::ShutdownRequest::default();
         let _ = self.call::<api::Empty>("Shutdown", &request);
+    }
+}
+
+/// An exec of a container.
+#[derive(Debug)]
+pub struct Exec {
+    shim: Shim,
+    id: String,
+    exec: String,
+}
+
+impl Shim {
+    /// Adds an exec to a container: a process as the OCI runtime spec describes it, whose streams
+    /// are these FIFOs, or nothing where the path is empty.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn add_exec(
+        &self,
+        id: &str,
+        exec: &str,
+        process: &serde_json::Value,
+        [stdin, stdout, stderr]: [String; 3],
+    ) -> ttrpc::Result<Exec> {
+        let spec = Any {
+            type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".to_owned(),
+            value: process.to_string().into_bytes(),
+            ..Default::default()
+        };
+        self.exec(&api::ExecProcessRequest {
+            id: id.to_owned(),
+            exec_id: exec.to_owned(),
+            terminal: process["terminal"] == true,
+            spec: MessageField::some(spec),
+            stdin,
+            stdout,
+            stderr,
+            ..Default::default()
+        })?;
+        Ok(self.exec_of(id, exec))
+    }
+
+    /// An exec that may have been added.
+    pub fn exec_of(&self, id: &str, exec: &str) -> Exec {
+        Exec {
+            shim: self.clone(),
+            id: id.to_owned(),
+            exec: exec.to_owned(),
+        }
+    }
+}
+
+impl Exec {
+    /// Starts it and returns its pid.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn start(&self) -> ttrpc::Result<u32> {
+        let request = api::StartRequest {
+            id: self.id.clone(),
+            exec_id: self.exec.clone(),
+            ..Default::default()
+        };
+        let response: api::StartResponse = self.shim.call("Start", &request)?;
+        Ok(response.pid)
+    }
+
+    /// Its state.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn state(&self) -> ttrpc::Result<api::StateResponse> {
+        let request = api::StateRequest {
+            id: self.id.clone(),
+            exec_id: self.exec.clone(),
+            ..Default::default()
+        };
+        self.shim.call("State", &request)
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn wait(&self) -> ttrpc::Result<api::WaitResponse> {
+        let request = api::WaitRequest {
+            id: self.id.clone(),
+            exec_id: self.exec.clone(),
+            ..Default::default()
+        };
+        self.shim.call("Wait", &request)
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn kill(&self, signal: i32) -> ttrpc::Result<()> {
+        let request = api::KillRequest {
+            id: self.id.clone(),
+            exec_id: self.exec.clone(),
+            signal: signal.unsigned_abs(),
+            ..Default::default()
+        };
+        self.shim.call::<api::Empty>("Kill", &request).map(drop)
+    }
+
+    /// Deletes it.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn delete(&self) -> ttrpc::Result<api::DeleteResponse> {
+        let request = api::DeleteRequest {
+            id: self.id.clone(),
+            exec_id: self.exec.clone(),
+            ..Default::default()
+        };
+        self.shim.call("Delete", &request)
+    }
+
+    /// Lets it see the end of its standard input.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn close_stdin(&self) -> ttrpc::Result<()> {
+        let request = api::CloseIORequest {
+            id: self.id.clone(),
+            exec_id: self.exec.clone(),
+            stdin: true,
+            ..Default::default()
+        };
+        self.shim.call::<api::Empty>("CloseIO", &request).map(drop)
+    }
+
+    /// Changes the size of its terminal.
+    ///
+    /// # Errors
+    ///
+    /// The shim's.
+    pub fn resize(&self, width: u32, height: u32) -> ttrpc::Result<()> {
+        let request = api::ResizePtyRequest {
+            id: self.id.clone(),
+            exec_id: self.exec.clone(),
+            width,
+            height,
+            ..Default::default()
+        };
+        self.shim.resize_pty(&request).map(drop)
     }
 }
 

@@ -21,11 +21,6 @@ pub(super) const CASES: &[Case] = &[
         Needs::AnyRuntime,
         path,
     ),
-    Case::new(
-        "a Linux program is executed in a running container",
-        Needs::Exec,
-        exec,
-    ),
 ];
 
 fn env(stage: &mut Stage) -> Result<()> {
@@ -72,29 +67,4 @@ fn path(stage: &mut Stage) -> Result<()> {
         0,
         "found\n",
     )
-}
-
-fn exec(stage: &mut Stage) -> Result<()> {
-    let container = stage.linux(&["sleep", "86400"]);
-    container.detach(stage)?;
-    let id = container.id();
-    let script = "echo in $(/bin/busybox cat /proc/1/comm); exit 9";
-    let exec = [
-        "task",
-        "exec",
-        "--exec-id",
-        "e1",
-        id,
-        "/bin/busybox",
-        "sh",
-        "-c",
-        script,
-    ];
-    let finished = stage.containerd().ask(&exec)?;
-    check(&finished, 9, "in busybox\n")?;
-    stage.kill(id, "SIGKILL")?;
-    stage.await_stopped(id)?;
-    let status = stage.delete(id)?;
-    ensure!(status == 137, "the status is {status} instead of 137");
-    Ok(())
 }

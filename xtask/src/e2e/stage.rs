@@ -249,12 +249,17 @@ impl Container {
 
     /// Runs it to its end and removes it.
     pub(super) fn run(&self, stage: &Stage) -> Result<Finished> {
-        process::run(self.command(stage, &["--rm"]), LONG)
+        process::run(self.attached(stage), LONG)
     }
 
     /// Starts it, with `ctr` attached to it.
     pub(super) fn spawn(&self, stage: &Stage) -> Result<Process> {
-        Process::spawn(self.command(stage, &["--rm"]))
+        Process::spawn(self.attached(stage))
+    }
+
+    /// The command that runs it to its end and removes it.
+    pub(super) fn attached(&self, stage: &Stage) -> Command {
+        self.command(stage, &["--rm"])
     }
 
     /// Starts it and leaves it alone.

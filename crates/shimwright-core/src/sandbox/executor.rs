@@ -1,7 +1,7 @@
-//! The last steps of a container's first process before it becomes what it was made for.
+//! The last steps of a container's process before it becomes what it was made for.
 //!
-//! Everything here runs inside the finished sandbox, after `start`, in a process that libcontainer
-//! has forked from the launcher.
+//! Everything here runs inside the finished sandbox, after `start`, in a process that was forked
+//! from the launcher and set up by libcontainer.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -15,11 +15,12 @@ use libcontainer::workload::{
 };
 use rustix::process::Signal;
 
+use super::program::ContainerKind;
 use crate::error::Error;
 use crate::exit::Status;
 use crate::sys;
 
-/// What the first process becomes.
+/// What the process becomes.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     /// Our own program in its runner role, which finds its orders in an inherited descriptor.
@@ -33,7 +34,7 @@ pub(crate) enum Target {
     Linux { path: CString },
 }
 
-/// How the first process is executed.
+/// How the process is executed.
 #[derive(Clone, Debug)]
 pub(crate) struct Exec {
     pub(crate) target: Target,
@@ -41,18 +42,30 @@ pub(crate) struct Exec {
     pub(crate) env: Vec<CString>,
     /// The read end of a pipe whose write end only the shim process holds.
     pub(crate) shim_alive: Arc<OwnedFd>,
+    /// Its standard input is a terminal that is to be its controlling one.
+    pub(crate) controls_terminal: bool,
+    /// Where a process that joins a container says why it cannot execute its program: the write
+    /// end of a pipe that executing closes. Otherwise its standard error is the place.
+    pub(crate) failure: Option<Arc<OwnedFd>>,
 }
 
 impl Executor for Exec {
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
         let failure = self.run();
-        // Nobody reads what is returned here any more: the container's own log is the place.
+        // Nobody reads what is returned here any more.
         let program = self
             .args
             .first()
             .map(|arg| arg.to_string_lossy())
             .unwrap_or_default();
-        let _ = writeln!(std::io::stderr(), "cannot execute {program}: {failure}");
+        let reason = format!("cannot execute {program}: {failure}");
+        let _ = match &self.failure {
+            Some(pipe) => rustix::io::write(pipe, reason.as_bytes()).map(drop),
+            None => {
+                let _ = writeln!(std::io::stderr(), "{reason}");
+                Ok(())
+            }
+        };
         let status = match failure.kind() {
             std::io::ErrorKind::NotFound => 127,
             _ if matches!(self.target, Target::Linux { .. }) => 126,
@@ -73,9 +86,22 @@ impl Executor for Exec {
 }
 
 impl Exec {
+    /// Whether it runs WebAssembly or a program of the image.
+    pub(crate) fn kind(&self) -> ContainerKind {
+        match self.target {
+            Target::Runner { .. } => ContainerKind::Wasm,
+            Target::Linux { .. } => ContainerKind::Linux,
+        }
+    }
+
     fn run(&self) -> std::io::Error {
         if let Err(error) = self.die_with_the_shim() {
             return error;
+        }
+        if self.controls_terminal
+            && let Err(error) = rustix::process::ioctl_tiocsctty(std::io::stdin())
+        {
+            return error.into();
         }
         match &self.target {
             Target::Runner { program, inherited } => {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use super::program::ContainerKind;
 use crate::bundle::Init;
 use crate::cgroup::Cgroups;
 use crate::error::{self, Code, Context, Error};
@@ -20,19 +21,30 @@ use crate::exit::Status;
 use crate::reaper::Reaper;
 use crate::sys::{self, Forked};
 
+/// What a launcher's job comes to: the answer, and the descriptors that go with it.
+pub(crate) type Answer = Result<(Reply, Vec<OwnedFd>), Error>;
+
 /// The longest reply in bytes; an error message is cut to fit.
 const MAX_REPLY: usize = 64 << 10;
+
+/// The most descriptors that come with a reply.
+const MAX_HANDLES: usize = 3;
 
 /// What a launcher answers, once.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    /// The container exists; its first process waits for `start`. A handle on it is attached.
+    /// The container exists; its first process waits for `start`. A handle on it is attached, and
+    /// the terminal if it has one.
     Created {
         init: Init,
         cgroups: Cgroups,
         /// The spec has hooks to run after `start`.
         poststart: bool,
+        kind: ContainerKind,
     },
+    /// A process has joined the container and waits to be told to go on. Attached are a handle on
+    /// it, a pipe on which it says why it could not, and the terminal if it has one.
+    Joined { process: Init },
     /// What was asked for is done.
     Done,
     /// Nothing of what was asked for is left.
@@ -72,7 +84,7 @@ impl Launcher {
     pub(crate) fn start(
         reaper: &Reaper,
         keep: &[RawFd],
-        job: impl FnOnce() -> Result<(Reply, Option<OwnedFd>), Error>,
+        job: impl FnOnce() -> Answer,
     ) -> Result<Self, Error> {
         let (ours, theirs) = rustix::net::socketpair(
             AddressFamily::UNIX,
@@ -94,11 +106,11 @@ impl Launcher {
         }
     }
 
-    /// Waits for the answer, and the handle that came with it, and for the launcher's end.
+    /// Waits for the answer, and the descriptors that came with it, and for the launcher's end.
     ///
     /// Only then is the shim the parent of a first process: what that asks the kernel to do when
     /// its parent ends must not be about the launcher.
-    pub(crate) async fn reply(self) -> Result<(Reply, Option<OwnedFd>), Error> {
+    pub(crate) async fn reply(self) -> Answer {
         let received = self
             .socket
             .async_io(tokio::io::Interest::READABLE, |socket| receive(socket))
@@ -118,11 +130,7 @@ impl Launcher {
 }
 
 /// The launcher's whole life.
-fn child(
-    keep: &[RawFd],
-    socket: OwnedFd,
-    job: impl FnOnce() -> Result<(Reply, Option<OwnedFd>), Error>,
-) -> ! {
+fn child(keep: &[RawFd], socket: OwnedFd, job: impl FnOnce() -> Answer) -> ! {
     let keep: Vec<RawFd> = keep.iter().copied().chain([socket.as_raw_fd()]).collect();
     // A panic must not unwind into the frames that belong to the shim.
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -136,20 +144,20 @@ fn child(
             source: "panicked".into(),
         })
     });
-    let (reply, handle) = match outcome {
+    let (reply, handles) = match outcome {
         Ok(answer) => answer,
-        Err(error) => (Reply::from(Err(error)), None),
+        Err(error) => (Reply::from(Err(error)), Vec::new()),
     };
-    let sent = send(&socket, &reply, handle.as_ref());
+    let sent = send(&socket, &reply, &handles);
     sys::exit_now(u8::from(sent.is_err()))
 }
 
-fn send(socket: impl AsFd, reply: &Reply, handle: Option<&OwnedFd>) -> io::Result<()> {
+fn send(socket: impl AsFd, reply: &Reply, handles: &[OwnedFd]) -> io::Result<()> {
     let text = serde_json::to_vec(reply)?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_HANDLES))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let handles = handle.map(AsFd::as_fd);
-    if handles.is_some() && !control.push(SendAncillaryMessage::ScmRights(handles.as_slice())) {
+    let handles: Vec<_> = handles.iter().map(AsFd::as_fd).collect();
+    if !handles.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&handles)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     rustix::net::sendmsg(
@@ -161,9 +169,9 @@ fn send(socket: impl AsFd, reply: &Reply, handle: Option<&OwnedFd>) -> io::Resul
     Ok(())
 }
 
-fn receive(socket: impl AsFd) -> io::Result<Option<(Reply, Option<OwnedFd>)>> {
+fn receive(socket: impl AsFd) -> io::Result<Option<(Reply, Vec<OwnedFd>)>> {
     let mut text = vec![0; MAX_REPLY];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_HANDLES))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::net::recvmsg(
         socket,
@@ -171,12 +179,14 @@ fn receive(socket: impl AsFd) -> io::Result<Option<(Reply, Option<OwnedFd>)>> {
         &mut control,
         RecvFlags::CMSG_CLOEXEC,
     )?;
-    let handle = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut handles) => handles.next(),
-        _ => None,
-    });
+    let mut handles = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            handles.extend(received);
+        }
+    }
     match text.get(..received.bytes) {
-        Some(text) if !text.is_empty() => Ok(Some((serde_json::from_slice(text)?, handle))),
+        Some(text) if !text.is_empty() => Ok(Some((serde_json::from_slice(text)?, handles))),
         _ => Ok(None),
     }
 }
@@ -199,11 +209,12 @@ mod tests {
             init,
             cgroups: Cgroups::default(),
             poststart: false,
+            kind: ContainerKind::Wasm,
         };
-        send(&theirs, &sent, Some(&handle)).unwrap();
+        send(&theirs, &sent, &[handle]).unwrap();
         let (reply, received) = receive(&ours).unwrap().unwrap();
         assert!(matches!(reply, Reply::Created { init: found, .. } if found == init));
-        assert!(received.is_some());
+        assert_eq!(received.len(), 1);
     }
 
     #[test]
@@ -217,10 +228,10 @@ mod tests {
     fn a_long_message_is_cut_between_characters() {
         let error = Error::invalid("ä".repeat(MAX_REPLY));
         let (ours, theirs) = pair();
-        send(&theirs, &Reply::from(Err(error)), None).unwrap();
+        send(&theirs, &Reply::from(Err(error)), &[]).unwrap();
         assert!(matches!(
             receive(&ours).unwrap(),
-            Some((Reply::Failed { .. }, None))
+            Some((Reply::Failed { .. }, handles)) if handles.is_empty()
         ));
     }
 }

@@ -9,7 +9,8 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::{Component, Path};
+use std::os::unix::net::UnixStream;
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use libcgroups::common::{CgroupConfig, CgroupManager, ControllerOpt};
@@ -17,22 +18,22 @@ use libcontainer::container::{Container, ContainerStatus};
 use libcontainer::hooks::run_hooks;
 use libcontainer::notify_socket::{NOTIFY_FILE, NotifyListener};
 use libcontainer::process::args::{ContainerArgs, ContainerType};
-use libcontainer::process::channel::{self, MainReceiver, MainSender};
+use libcontainer::process::channel::{self, InitSender, MainReceiver, MainSender};
 use libcontainer::process::init::container_init_process;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::validator::Validator;
 use oci_spec::runtime::{
-    Linux, LinuxNamespaceType, LinuxResources, LinuxSeccompAction, Process, Spec,
+    Hook, Linux, LinuxNamespaceType, LinuxResources, LinuxSeccompAction, Process, Spec,
 };
 use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::executor::Exec;
+use super::terminal::Wiring;
 use crate::bundle::{Bundle, Record};
 use crate::cgroup::{Cgroups, Hierarchies};
 use crate::engine::BoxError;
 use crate::error::{Context, Error};
-use crate::stdio::Streams;
 use crate::sys::{self, Forked};
 
 /// Devices every container may use, whatever the spec's rules say (OCI runtime spec, "Default
@@ -115,7 +116,7 @@ pub(crate) struct Spawn<'a> {
 impl Spawn<'_> {
     /// Builds the sandbox; the first process then waits for `start`. Records what has to be
     /// cleaned up before it exists.
-    pub(crate) fn run(self, streams: &Streams, record: &mut Record) -> Result<Pid, Error> {
+    pub(crate) fn run(self, wiring: &Wiring, record: &mut Record) -> Result<Pid, Error> {
         Validator::validate_spec(&self.spec).context("accept config.json")?;
         let (linux, process) = match (self.spec.linux(), self.spec.process()) {
             (Some(linux), Some(process)) => (linux, process),
@@ -134,7 +135,7 @@ impl Spawn<'_> {
         if let Some(resources) = linux.resources() {
             limit(resources, path, &record.cgroups)?;
         }
-        self.build(&record.cgroups, linux, process, streams)
+        self.build(&record.cgroups, linux, process, wiring)
             .context("build the sandbox")
     }
 
@@ -143,7 +144,7 @@ impl Spawn<'_> {
         cgroups: &Cgroups,
         linux: &Linux,
         process: &Process,
-        streams: &Streams,
+        wiring: &Wiring,
     ) -> Result<Pid, BoxError> {
         let directory = self.bundle.libcontainer().join(self.id);
         std::fs::create_dir_all(&directory)?;
@@ -165,74 +166,100 @@ impl Spawn<'_> {
                 .ok_or("config.json has no root")?
                 .path(),
         )?;
-        // Inherited by the first process, and not writable any more once that is set up.
-        if let Some(score) = process.oom_score_adj() {
-            std::fs::write("/proc/self/oom_score_adj", score.to_string())?;
+        let mut args = set_up_args(self.spec.clone(), self.exec.clone(), &notify_path)?;
+        let _console = connect(&mut args, wiring)?;
+        args.rootfs = rootfs;
+        args.container = Some(container.clone());
+        args.cgroup_config.container_name = self.id.to_owned();
+        args.no_pivot = self.no_pivot;
+        prepare(process)?;
+
+        let outside = enter_wanted_pid_namespace(linux)?;
+        let mut setup = Setup::fork(&args, || {
+            cgroups.join()?;
+            set_limits(process)
+        })?;
+        // Entering one is about children only: hooks belong outside.
+        if let Some(outside) = outside {
+            enter_pid_namespace(&outside)?;
         }
-        sys::hide_from_other_users()?;
-        let args = ContainerArgs {
-            container_type: ContainerType::InitContainer,
-            syscall: SyscallType::Linux,
-            spec: Rc::new(self.spec.clone()),
-            rootfs,
-            console_socket: None,
-            notify_listener: NotifyListener::new(&notify_path)?,
-            preserve_fds: 0,
-            container: Some(container.clone()),
-            user_ns_config: None,
-            cgroup_config: CgroupConfig {
-                cgroup_path: linux.cgroups_path().clone().unwrap_or_default(),
-                systemd_cgroup: false,
-                container_name: self.id.to_owned(),
-            },
-            detached: true,
-            executor: Box::new(self.exec.clone()),
-            no_pivot: self.no_pivot,
-            stdin: Some(streams.stdin.as_raw_fd()),
-            stdout: Some(streams.stdout.as_raw_fd()),
-            stderr: Some(streams.stderr.as_raw_fd()),
-            as_sibling: false,
-            pid_file: None,
-        };
-        let (mut to_main, from_init) = channel::main_channel()?;
-        let (mut to_init, mut from_main) = channel::init_channel()?;
-        let child = || {
-            let outcome = join(cgroups, process)
-                .and_then(|()| Ok(container_init_process(&args, &mut to_main, &mut from_main)?));
-            fail(&mut to_main, outcome);
-        };
-        let pid = fork_into_pid_namespace(linux, child)?;
-        to_main.close()?;
-        from_main.close()?;
-        container.set_pid(pid.as_raw_nonzero().get());
-        wait_for_init(&container, &self.spec, from_init, &mut to_init)?;
+        container.set_pid(setup.pid().as_raw_nonzero().get());
+        if let Some(hooks) = self.spec.hooks() {
+            setup.run_hooks(&[hooks.prestart(), hooks.create_runtime()], &container)?;
+        }
+        let pid = setup.ready()?;
         container.set_status(ContainerStatus::Created).save()?;
         Ok(pid)
     }
 }
 
-/// The parent's side of the conversation (`container_main_process.rs` of libcontainer).
-fn wait_for_init(
-    container: &Container,
-    spec: &Spec,
-    mut from_init: MainReceiver,
-    to_init: &mut channel::InitSender,
-) -> Result<(), BoxError> {
-    if let Some(hooks) = spec.hooks() {
-        from_init.wait_for_hook_request()?;
-        for stage in [hooks.prestart(), hooks.create_runtime()] {
-            run_hooks(stage.as_ref(), Some(&container.state), None, None, None)?;
-        }
-        to_init.hook_done()?;
-    }
-    to_init.close()?;
-    from_init.wait_for_init_ready()?;
-    Ok(from_init.close()?)
+/// What libcontainer needs to set up a process, as far as all processes have it in common.
+pub(super) fn set_up_args(
+    spec: Spec,
+    exec: Exec,
+    notify_path: &Path,
+) -> Result<ContainerArgs, BoxError> {
+    let cgroup_path = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.cgroups_path().clone());
+    Ok(ContainerArgs {
+        container_type: ContainerType::InitContainer,
+        syscall: SyscallType::Linux,
+        spec: Rc::new(spec),
+        rootfs: PathBuf::new(),
+        console_socket: None,
+        notify_listener: NotifyListener::new(notify_path)?,
+        preserve_fds: 0,
+        container: None,
+        user_ns_config: None,
+        cgroup_config: CgroupConfig {
+            cgroup_path: cgroup_path.unwrap_or_default(),
+            systemd_cgroup: false,
+            container_name: String::new(),
+        },
+        detached: true,
+        executor: Box::new(exec),
+        no_pivot: false,
+        stdin: None,
+        stdout: None,
+        stderr: None,
+        as_sibling: false,
+        pid_file: None,
+    })
 }
 
-/// The first process joins its control groups before it allocates anything.
-fn join(cgroups: &Cgroups, process: &Process) -> Result<(), BoxError> {
-    cgroups.join()?;
+/// Connects the streams of a process, and returns what it is to inherit for that.
+pub(super) fn connect(
+    args: &mut ContainerArgs,
+    wiring: &Wiring,
+) -> Result<Option<UnixStream>, BoxError> {
+    match wiring {
+        Wiring::Streams { streams, .. } => {
+            args.stdin = Some(streams.stdin.as_raw_fd());
+            args.stdout = Some(streams.stdout.as_raw_fd());
+            args.stderr = Some(streams.stderr.as_raw_fd());
+            Ok(None)
+        }
+        Wiring::Console(console, _) => {
+            let connection = console.connect()?;
+            args.console_socket = Some(connection.as_raw_fd());
+            Ok(Some(connection))
+        }
+    }
+}
+
+/// What has to be done outside, because the process inherits it.
+pub(super) fn prepare(process: &Process) -> Result<(), BoxError> {
+    // Not writable any more once the process is hidden.
+    if let Some(score) = process.oom_score_adj() {
+        std::fs::write("/proc/self/oom_score_adj", score.to_string())?;
+    }
+    Ok(sys::hide_from_other_users()?)
+}
+
+/// Sets the limits of the spec for the calling process.
+pub(super) fn set_limits(process: &Process) -> Result<(), BoxError> {
     let syscall = SyscallType::Linux.create_syscall();
     for limit in process.rlimits().iter().flatten() {
         syscall.set_rlimit(limit)?;
@@ -240,39 +267,91 @@ fn join(cgroups: &Cgroups, process: &Process) -> Result<(), BoxError> {
     Ok(())
 }
 
+/// A process that libcontainer sets up, and our side of the conversation with it
+/// (`container_main_process.rs` there).
+pub(super) struct Setup {
+    pid: Pid,
+    from_init: MainReceiver,
+    to_init: InitSender,
+}
+
+impl Setup {
+    /// Forks a process that does `join` and is then set up; it joins its control groups before it
+    /// allocates anything.
+    pub(super) fn fork(
+        args: &ContainerArgs,
+        join: impl FnOnce() -> Result<(), BoxError>,
+    ) -> Result<Self, BoxError> {
+        let (mut to_main, from_init) = channel::main_channel()?;
+        let (to_init, mut from_main) = channel::init_channel()?;
+        let pid = match sys::fork()? {
+            Forked::Child => {
+                let outcome = join()
+                    .and_then(|()| Ok(container_init_process(args, &mut to_main, &mut from_main)?));
+                fail(&mut to_main, outcome);
+                sys::exit_now(crate::exit::Status::ENGINE_FAILED.code())
+            }
+            Forked::Parent(pid) => pid,
+        };
+        to_main.close()?;
+        from_main.close()?;
+        Ok(Self {
+            pid: Pid::from_raw(pid).ok_or("fork gave no pid")?,
+            from_init,
+            to_init,
+        })
+    }
+
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Runs the hooks of these stages while the process waits for them.
+    fn run_hooks(
+        &mut self,
+        stages: &[&Option<Vec<Hook>>],
+        container: &Container,
+    ) -> Result<(), BoxError> {
+        self.from_init.wait_for_hook_request()?;
+        for stage in stages {
+            run_hooks(stage.as_ref(), Some(&container.state), None, None, None)?;
+        }
+        Ok(self.to_init.hook_done()?)
+    }
+
+    /// Waits until the process is ready, or says why it never will be.
+    pub(super) fn ready(mut self) -> Result<Pid, BoxError> {
+        self.to_init.close()?;
+        self.from_init.wait_for_init_ready()?;
+        self.from_init.close()?;
+        Ok(self.pid)
+    }
+}
+
 fn fail(to_main: &mut MainSender, outcome: Result<(), BoxError>) {
     if let Err(error) = outcome {
-        // Nobody is listening once the first process was ready, and then this is not reached.
+        // Nobody is listening once the process was ready, and then this is not reached.
         let _ = to_main.exec_failed(crate::error::chain(&*error));
     }
 }
 
-/// Forks a process that is the first of the pid namespace the spec asks for, if it asks for one.
-///
-/// Entering one is about children only, so this process leaves it again: hooks belong outside.
-fn fork_into_pid_namespace(linux: &Linux, child: impl FnOnce()) -> Result<Pid, BoxError> {
+/// Enters the pid namespace the spec asks for, or a new one, with the children that are forked
+/// from here on. Returns the one they were in before, if that has changed.
+fn enter_wanted_pid_namespace(linux: &Linux) -> Result<Option<File>, BoxError> {
     let wanted = linux
         .namespaces()
         .iter()
         .flatten()
         .find(|namespace| namespace.typ() == LinuxNamespaceType::Pid);
-    let own = File::open("/proc/self/ns/pid")?;
-    match wanted.map(|namespace| namespace.path().as_deref()) {
-        Some(Some(path)) => enter_pid_namespace(&File::open(path)?)?,
-        Some(None) => sys::unshare(UnshareFlags::NEWPID)?,
-        None => {}
-    }
-    let pid = match sys::fork()? {
-        Forked::Child => {
-            child();
-            sys::exit_now(crate::exit::Status::ENGINE_FAILED.code())
-        }
-        Forked::Parent(pid) => pid,
+    let Some(wanted) = wanted else {
+        return Ok(None);
     };
-    if wanted.is_some() {
-        enter_pid_namespace(&own)?;
+    let outside = File::open("/proc/self/ns/pid")?;
+    match wanted.path() {
+        Some(path) => enter_pid_namespace(&File::open(path)?)?,
+        None => sys::unshare(UnshareFlags::NEWPID)?,
     }
-    Ok(Pid::from_raw(pid).ok_or("fork gave no pid")?)
+    Ok(Some(outside))
 }
 
 fn enter_pid_namespace(namespace: impl AsFd) -> Result<(), BoxError> {

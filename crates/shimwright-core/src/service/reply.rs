@@ -4,17 +4,20 @@ use std::os::fd::AsFd;
 use std::time::SystemTime;
 
 use containerd_shim_protos::api;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
-use containerd_shim_protos::protobuf::{EnumOrUnknown, MessageField};
+use containerd_shim_protos::protobuf::{EnumOrUnknown, Message, MessageField};
+use containerd_shim_protos::shim::oci::ProcessDetails;
 use containerd_shim_protos::ttrpc::{self, Code as RpcCode};
 use containerd_shim_protos::types::task::{ProcessInfo, Status as ApiStatus};
 use tokio::task::JoinError;
 
-use super::tasks::Task;
+use super::execs::Exec;
+use super::tasks::{Target, Task};
 use crate::bundle::Init;
 use crate::error::{self, Code, Error};
 use crate::metrics;
-use crate::task::{Exited, State};
+use crate::task::{ExecState, Exited, State};
 
 /// The only conversion to an error of the protocol: the whole chain, once.
 pub(super) fn error(error: &Error) -> ttrpc::Error {
@@ -49,7 +52,23 @@ pub(super) fn pid(init: Option<Init>) -> u32 {
     init.map_or(0, |init| init.pid.unsigned_abs())
 }
 
-pub(super) fn state(task: &Task) -> api::StateResponse {
+pub(super) fn state(target: &Target) -> api::StateResponse {
+    let (task, process) = match target {
+        Target::Init(task) => (task, init_state(task)),
+        Target::Exec(task, exec) => (task, exec_state(exec)),
+    };
+    let paths = &target.io().paths;
+    api::StateResponse {
+        bundle: task.bundle.directory().to_string_lossy().into_owned(),
+        stdin: paths.stdin.clone(),
+        stdout: paths.stdout.clone(),
+        stderr: paths.stderr.clone(),
+        terminal: paths.terminal,
+        ..process
+    }
+}
+
+fn init_state(task: &Task) -> api::StateResponse {
     let state = task.state();
     let status = match state {
         State::Creating => ApiStatus::UNKNOWN,
@@ -57,20 +76,36 @@ pub(super) fn state(task: &Task) -> api::StateResponse {
         State::Running { .. } => ApiStatus::RUNNING,
         State::Stopped { .. } => ApiStatus::STOPPED,
     };
-    let paths = &task.streams;
     api::StateResponse {
         id: task.id.clone(),
-        bundle: task.bundle.directory().to_string_lossy().into_owned(),
-        pid: pid(state.init()),
+        ..process_state(status, state.init(), state.exited())
+    }
+}
+
+fn exec_state(exec: &Exec) -> api::StateResponse {
+    let state = exec.state();
+    let status = match state {
+        ExecState::Added | ExecState::Starting => ApiStatus::CREATED,
+        ExecState::Running { .. } => ApiStatus::RUNNING,
+        ExecState::Stopped { .. } => ApiStatus::STOPPED,
+    };
+    api::StateResponse {
+        id: exec.id.clone(),
+        exec_id: exec.id.clone(),
+        ..process_state(status, state.process(), state.exited())
+    }
+}
+
+fn process_state(
+    status: ApiStatus,
+    process: Option<Init>,
+    exited: Option<Exited>,
+) -> api::StateResponse {
+    api::StateResponse {
+        pid: pid(process),
         status: EnumOrUnknown::new(status),
-        stdin: paths.stdin.clone(),
-        stdout: paths.stdout.clone(),
-        stderr: paths.stderr.clone(),
-        terminal: false,
-        exit_status: state.exited().map_or(0, |exited| exited.status.into()),
-        exited_at: state
-            .exited()
-            .map_or(MessageField::none(), |exited| timestamp(exited.at)),
+        exit_status: exited.map_or(0, |exited| exited.status.into()),
+        exited_at: exited.map_or(MessageField::none(), |exited| timestamp(exited.at)),
         ..Default::default()
     }
 }
@@ -83,11 +118,11 @@ pub(super) fn wait(exited: Exited) -> api::WaitResponse {
     }
 }
 
-pub(super) fn delete(init: Init, exited: Exited) -> api::DeleteResponse {
+pub(super) fn delete(process: Option<Init>, exited: Option<Exited>) -> api::DeleteResponse {
     api::DeleteResponse {
-        pid: pid(Some(init)),
-        exit_status: exited.status.into(),
-        exited_at: timestamp(exited.at),
+        pid: pid(process),
+        exit_status: exited.map_or(0, |exited| exited.status.into()),
+        exited_at: exited.map_or(MessageField::none(), |exited| timestamp(exited.at)),
         ..Default::default()
     }
 }
@@ -108,10 +143,15 @@ pub(super) fn pids(task: &Task) -> Result<api::PidsResponse, Error> {
     {
         pids.insert(0, init.pid.unsigned_abs());
     }
+    let execs = task.exec_pids();
     let processes = pids
         .into_iter()
         .map(|pid| ProcessInfo {
             pid,
+            info: match execs.get(&pid) {
+                Some(exec) => details(exec),
+                None => MessageField::none(),
+            },
             ..Default::default()
         })
         .collect();
@@ -119,6 +159,23 @@ pub(super) fn pids(task: &Task) -> Result<api::PidsResponse, Error> {
         processes,
         ..Default::default()
     })
+}
+
+/// What the runc shim says about a process that belongs to an exec.
+fn details(exec: &str) -> MessageField<Any> {
+    let details = ProcessDetails {
+        exec_id: exec.to_owned(),
+        ..Default::default()
+    };
+    match details.write_to_bytes() {
+        Ok(value) => MessageField::some(Any {
+            type_url: "containerd.runc.v1.ProcessDetails".to_owned(),
+            value,
+            ..Default::default()
+        }),
+        // It would not fit into memory.
+        Err(_) => MessageField::none(),
+    }
 }
 
 pub(super) fn stats(task: &Task) -> Result<api::StatsResponse, Error> {

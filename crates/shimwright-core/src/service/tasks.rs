@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,8 +14,9 @@ use containerd_shim_protos::events::task::{TaskCreate, TaskDelete, TaskExit, Tas
 use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::topics;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
+use super::execs::Exec;
+use super::io::{Io, StreamPaths, descriptors};
 use super::reply;
 use crate::bundle::{Bundle, Init, Record, validate_id};
 use crate::cgroup::{Cgroups, Hierarchies};
@@ -29,15 +30,16 @@ use crate::reaper::Reaper;
 use crate::sandbox::build::Job;
 use crate::sandbox::cleanup;
 use crate::sandbox::launcher::{Launcher, Reply};
-use crate::stdio::{self, Held};
+use crate::sandbox::program::ContainerKind;
+use crate::stdio::Stdio;
 use crate::sys;
 use crate::task::{Deletable, Exited, State};
 
 /// How long killed tasks may take to end when the shim is told to end.
 const KILL_BOUND: Duration = Duration::from_secs(5);
 
-/// How long `delete` waits for a client that has not opened an output yet.
-const CLIENT_BOUND: Duration = Duration::from_secs(5);
+/// How long the execs of a task whose first process has ended may take to end too.
+const EXECS_BOUND: Duration = Duration::from_secs(10);
 
 /// What all tasks of a shim process have in common.
 #[derive(Debug)]
@@ -65,14 +67,12 @@ pub(crate) struct Tasks {
 pub(super) struct Task {
     pub(super) id: String,
     pub(super) bundle: Bundle,
-    pub(super) streams: StreamPaths,
-    shared: Arc<Shared>,
+    pub(super) io: Io,
+    pub(super) shared: Arc<Shared>,
     state: watch::Sender<State>,
     /// What is known once the sandbox exists.
     sandbox: OnceLock<Sandbox>,
-    held: Mutex<Held>,
-    /// Waits for clients that have not opened their outputs yet, until the task is deleted.
-    waiting: Mutex<Option<JoinHandle<()>>>,
+    pub(super) execs: Mutex<HashMap<String, Arc<Exec>>>,
     /// Whether the spec has hooks to run after `start`.
     poststart: AtomicBool,
     /// Held while the task is started or deleted, which must not overlap.
@@ -80,18 +80,19 @@ pub(super) struct Task {
 }
 
 #[derive(Debug)]
-struct Sandbox {
-    cgroups: Cgroups,
+pub(super) struct Sandbox {
+    pub(super) cgroups: Cgroups,
     /// A handle on the first process, which cannot come to mean another one.
-    init: OwnedFd,
+    pub(super) init: OwnedFd,
+    pub(super) kind: ContainerKind,
+    pub(super) options: RuntimeOptions,
 }
 
-/// The streams as the client named them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct StreamPaths {
-    pub(super) stdin: String,
-    pub(super) stdout: String,
-    pub(super) stderr: String,
+/// The process that a call is about.
+#[derive(Debug)]
+pub(super) enum Target {
+    Init(Arc<Task>),
+    Exec(Arc<Task>, Arc<Exec>),
 }
 
 impl Tasks {
@@ -115,6 +116,16 @@ impl Tasks {
             .ok_or_else(|| Error::NotFound { id: id.to_owned() })
     }
 
+    /// Finds a process: an empty `exec` is the first one.
+    pub(super) fn target(&self, id: &str, exec: &str) -> Result<Target, Error> {
+        let task = self.find(id)?;
+        if exec.is_empty() {
+            return Ok(Target::Init(task));
+        }
+        let exec = task.exec(exec)?;
+        Ok(Target::Exec(task, exec))
+    }
+
     /// Creates a task and returns the pid of its first process.
     pub(super) async fn create(&self, request: api::CreateTaskRequest) -> Result<u32, Error> {
         validate_id(&request.id)?;
@@ -123,14 +134,9 @@ impl Tasks {
                 operation: "restoring a checkpoint".to_owned(),
             });
         }
-        if request.terminal {
-            return Err(Error::NotSupported {
-                operation: "a terminal".to_owned(),
-            });
-        }
         let options = RuntimeOptions::decode(request.options.as_ref())?;
         let task = self.reserve(&request)?;
-        let created = task.create(&request, &options).await;
+        let created = task.create(&request, options).await;
         if created.is_err() {
             self.lock().remove(&request.id);
         }
@@ -147,16 +153,16 @@ impl Tasks {
                 let task = Task {
                     id: request.id.clone(),
                     bundle: Bundle::new(&request.bundle),
-                    streams: StreamPaths {
+                    io: Io::new(StreamPaths {
                         stdin: request.stdin.clone(),
                         stdout: request.stdout.clone(),
                         stderr: request.stderr.clone(),
-                    },
+                        terminal: request.terminal,
+                    }),
                     shared: Arc::clone(&self.shared),
                     state: watch::Sender::new(State::Creating),
                     sandbox: OnceLock::new(),
-                    held: Mutex::default(),
-                    waiting: Mutex::default(),
+                    execs: Mutex::default(),
                     poststart: AtomicBool::new(false),
                     changing: tokio::sync::Mutex::default(),
                 };
@@ -165,34 +171,34 @@ impl Tasks {
         }
     }
 
-    /// Starts the guest and returns the pid of the task's first process.
-    pub(super) async fn start(&self, id: &str) -> Result<u32, Error> {
-        let task = self.find(id)?;
+    /// Starts a process and returns its pid.
+    pub(super) async fn start(&self, target: Target) -> Result<u32, Error> {
+        let task = match target {
+            Target::Init(task) => task,
+            Target::Exec(task, exec) => return task.start_exec(&exec).await,
+        };
         let _changing = task.changing.lock().await;
         let init = task.start()?;
         task.run_poststart_hooks().await?;
         Ok(reply::pid(Some(init)))
     }
 
-    /// Sends a signal to the first process, or to every process of the container.
-    pub(super) fn kill(&self, id: &str, signal: u32, all: bool) -> Result<(), Error> {
-        let task = self.find(id)?;
-        task.state().killable()?;
-        if all {
-            return task.kill_every_process(signal);
-        }
-        reply::send_signal(task.init()?, signal)
-    }
-
-    /// Removes a task that has ended or was never started.
-    pub(super) async fn delete(&self, id: &str) -> Result<(Init, Exited), Error> {
-        let task = self.find(id)?;
+    /// Removes a process that has ended or was never started, and says how it ended; an exec that
+    /// was never started has not.
+    pub(super) async fn delete(
+        &self,
+        target: Target,
+    ) -> Result<(Option<Init>, Option<Exited>), Error> {
+        let task = match target {
+            Target::Init(task) => task,
+            Target::Exec(task, exec) => return task.delete_exec(&exec).await,
+        };
         let _changing = task.changing.lock().await;
         // Another call may have deleted it while this one waited.
-        self.find(id)?;
-        let deleted = task.delete().await?;
-        self.lock().remove(id);
-        Ok(deleted)
+        self.find(&task.id)?;
+        let (init, exited) = task.delete().await?;
+        self.lock().remove(&task.id);
+        Ok((Some(init), Some(exited)))
     }
 
     /// Kills every task and waits until each has ended, within a bound.
@@ -217,6 +223,47 @@ impl Tasks {
     }
 }
 
+impl Target {
+    /// Sends a signal to the process or, if that is the first one, to all of the container.
+    pub(super) fn kill(&self, signal: u32, all: bool) -> Result<(), Error> {
+        match self {
+            Self::Exec(_, exec) => exec.kill(signal),
+            Self::Init(task) => {
+                task.state().killable()?;
+                if all {
+                    return task.kill_every_process(signal);
+                }
+                reply::send_signal(&task.sandbox()?.init, signal)
+            }
+        }
+    }
+
+    /// Waits until the process has ended.
+    pub(super) async fn exit(&self) -> Exited {
+        match self {
+            Self::Init(task) => task.exit().await,
+            Self::Exec(_, exec) => exec.exit().await,
+        }
+    }
+
+    /// Changes the size of the process's terminal.
+    pub(super) fn resize(&self, width: u32, height: u32) -> Result<(), Error> {
+        match self {
+            Self::Init(task) => task.state().resizable()?,
+            Self::Exec(_, exec) => exec.state().resizable()?,
+        }
+        self.io().resize(width, height)
+    }
+
+    /// The streams of the process.
+    pub(super) fn io(&self) -> &Io {
+        match self {
+            Self::Init(task) => &task.io,
+            Self::Exec(_, exec) => &exec.io,
+        }
+    }
+}
+
 impl Task {
     pub(super) fn state(&self) -> State {
         *self.state.borrow()
@@ -230,46 +277,27 @@ impl Task {
             .unwrap_or_default()
     }
 
-    /// Waits until the task has ended.
-    pub(super) async fn exit(&self) -> Exited {
-        let mut state = self.state.subscribe();
-        loop {
-            if let Some(exited) = state.borrow_and_update().exited() {
-                return exited;
-            }
-            if state.changed().await.is_err() {
-                // The sender lives in `self`, which is borrowed.
-                return Exited {
-                    status: Status::KILLED,
-                    at: SystemTime::now(),
-                };
-            }
-        }
+    /// What there is once the sandbox exists.
+    pub(super) fn sandbox(&self) -> Result<&Sandbox, Error> {
+        self.sandbox.get().ok_or_else(|| Error::NotFound {
+            id: self.id.clone(),
+        })
     }
 
-    /// Lets the guest see the end of its standard input.
-    pub(super) fn close_stdin(&self) {
-        self.held().close_stdin();
+    /// Waits until the task has ended.
+    pub(super) async fn exit(&self) -> Exited {
+        exited(self.state.subscribe(), |state| state.exited()).await
     }
 
     async fn create(
         self: &Arc<Self>,
         request: &api::CreateTaskRequest,
-        options: &RuntimeOptions,
+        options: RuntimeOptions,
     ) -> Result<u32, Error> {
-        let paths = &self.streams;
-        let (streams, held) = stdio::open(&paths.stdin, &paths.stdout, &paths.stderr)?;
-        *self.held() = held;
+        let (stdio, client) = self.io.open()?;
         let shared = &self.shared;
         let launching = shared.reaper.launching();
-        let keep = [
-            Some(streams.stdin.as_raw_fd()),
-            Some(streams.stdout.as_raw_fd()),
-            Some(streams.stderr.as_raw_fd()),
-            Some(shared.alive.0.as_raw_fd()),
-            shared.log,
-        ];
-        let keep: Vec<_> = keep.into_iter().flatten().collect();
+        let keep = self.keep(&stdio);
         let launcher = Launcher::start(&shared.reaper, &keep, || {
             let shim_alive = shared.alive.0.try_clone().context("duplicate a pipe")?;
             let job = Job {
@@ -277,14 +305,14 @@ impl Task {
                 id: &self.id,
                 bundle: &self.bundle,
                 mounts: &request.rootfs,
-                options,
+                options: &options,
                 hierarchies: &shared.hierarchies,
                 store: &shared.store,
                 shim_alive,
             };
-            job.run(streams)
+            job.run(stdio)
         })?;
-        let reply = match launcher.reply().await {
+        let (reply, handles) = match launcher.reply().await {
             Ok(reply) => reply,
             Err(error) => {
                 // One that answered has undone what it did; one that died has not.
@@ -294,19 +322,18 @@ impl Task {
                 return Err(error);
             }
         };
+        let mut handles = handles.into_iter();
         let (
             Reply::Created {
                 init,
                 cgroups,
                 poststart,
+                kind,
             },
             Some(handle),
-        ) = reply
+        ) = (reply, handles.next())
         else {
-            return Err(Error::Failed {
-                action: "create the container".to_owned(),
-                source: "the launcher gave an answer to something else".into(),
-            });
+            return Err(mistaken("create the container"));
         };
         let ended = launching.named(init.pid);
         self.poststart.store(poststart, Ordering::Relaxed);
@@ -314,17 +341,31 @@ impl Task {
         let _ = self.sandbox.set(Sandbox {
             cgroups,
             init: handle,
+            kind,
+            options,
         });
+        if let Err(error) = self.io.connect(client, handles.next()) {
+            self.undo().await;
+            return Err(error);
+        }
         self.change(|state| state.created(init))?;
         self.publish_create(request, init);
         let task = Arc::clone(self);
         tokio::spawn(async move {
             // The sender is dropped only if the reaper is, that is, with the shim.
             if let Ok(status) = ended.await {
-                task.ended(status);
+                task.ended(status).await;
             }
         });
         Ok(reply::pid(Some(init)))
+    }
+
+    /// The descriptors that a launcher of a process needs.
+    pub(super) fn keep(&self, stdio: &Stdio) -> Vec<RawFd> {
+        let mut keep = descriptors(stdio);
+        keep.push(self.shared.alive.0.as_raw_fd());
+        keep.extend(self.shared.log);
+        keep
     }
 
     /// Removes what a launcher that died has left of a container.
@@ -365,7 +406,8 @@ impl Task {
     /// there is one thread, and no point where it waits.
     fn start(&self) -> Result<Init, Error> {
         self.state().startable()?;
-        self.notify_first_process()?;
+        self.notify("notify.sock")
+            .context("start the container's first process")?;
         let init = self.change(State::started)?;
         let event = TaskStart {
             container_id: self.id.clone(),
@@ -378,17 +420,14 @@ impl Task {
         Ok(init)
     }
 
-    /// Speaks to libcontainer's listener in the first process (`notify_socket.rs` there). The
+    /// Speaks to libcontainer's listener in a process that waits (`notify_socket.rs` there). The
     /// connection is accepted into its backlog, so nothing here waits for that process.
-    fn notify_first_process(&self) -> Result<(), Error> {
-        let notify = || -> std::io::Result<()> {
-            let directory = self.bundle.libcontainer().join(&self.id);
-            let directory = std::fs::File::open(directory)?;
-            // The path of a socket is at most 108 bytes, and a bundle's may be longer.
-            let path = format!("/proc/self/fd/{}/notify.sock", directory.as_raw_fd());
-            UnixStream::connect(path)?.write_all(b"start container")
-        };
-        notify().context("start the container's first process")
+    pub(super) fn notify(&self, socket: &str) -> std::io::Result<()> {
+        let directory = self.bundle.libcontainer().join(&self.id);
+        let directory = std::fs::File::open(directory)?;
+        // The path of a socket is at most 108 bytes, and a bundle's may be longer.
+        let path = format!("/proc/self/fd/{}/{socket}", directory.as_raw_fd());
+        UnixStream::connect(path)?.write_all(b"start container")
     }
 
     async fn run_poststart_hooks(&self) -> Result<(), Error> {
@@ -401,8 +440,8 @@ impl Task {
         launcher.reply().await.map(drop)
     }
 
-    /// The first process has ended.
-    fn ended(&self, status: Status) {
+    /// The first process has ended. Its exit is the last that is told.
+    async fn ended(&self, status: Status) {
         let exited = Exited {
             status,
             at: SystemTime::now(),
@@ -412,9 +451,13 @@ impl Task {
         if self.kill_rest().is_err() {
             tracing::warn!(id = self.id, "cannot end what the task left behind");
         }
-        let waiting = self.held().take_unseen();
-        let waiting = tokio::spawn(waiting.opened());
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(waiting);
+        if tokio::time::timeout(EXECS_BOUND, self.execs_ended())
+            .await
+            .is_err()
+        {
+            tracing::warn!(id = self.id, "an exec does not end");
+        }
+        self.io.ended();
         let mut noticed = false;
         self.state.send_if_modified(|state| {
             noticed = state.stopped(exited).is_some();
@@ -459,12 +502,12 @@ impl Task {
                 }
             }
         }
-        reply::send_signal(self.init()?, signal)
+        reply::send_signal(&self.sandbox()?.init, signal)
     }
 
     async fn delete(&self) -> Result<(Init, Exited), Error> {
         if self.state().deletable()? == Deletable::AfterKill {
-            match reply::send_signal(self.init()?, libc::SIGKILL.unsigned_abs()) {
+            match reply::send_signal(&self.sandbox()?.init, libc::SIGKILL.unsigned_abs()) {
                 Ok(()) | Err(Error::Finished) => {}
                 Err(error) => return Err(error),
             }
@@ -477,8 +520,8 @@ impl Task {
         record.init = None;
         let launcher = self.launch(move || cleanup::remove(&bundle, &record))?;
         launcher.reply().await?;
-        self.wait_for_clients().await;
-        *self.held() = Held::default();
+        self.close_execs().await;
+        self.io.close(&self.id).await;
 
         let init = self.state().init().ok_or_else(|| Error::NotFound {
             id: self.id.clone(),
@@ -496,38 +539,11 @@ impl Task {
         Ok((init, exited))
     }
 
-    /// Gives clients that are late, on a busy machine, the time to open the outputs: what was
-    /// written would be lost with the last descriptor, and their opening would wait for ever.
-    async fn wait_for_clients(&self) {
-        let waiting = self
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(mut waiting) = waiting
-            && tokio::time::timeout(CLIENT_BOUND, &mut waiting)
-                .await
-                .is_err()
-        {
-            tracing::debug!(id = self.id, "nobody has opened an output");
-            waiting.abort();
-        }
-    }
-
     fn launch(&self, job: impl FnOnce() -> Result<(), Error>) -> Result<Launcher, Error> {
         let keep: Vec<_> = self.shared.log.into_iter().collect();
         Launcher::start(&self.shared.reaper, &keep, || {
-            job().map(|()| (Reply::Done, None))
+            job().map(|()| (Reply::Done, Vec::new()))
         })
-    }
-
-    fn init(&self) -> Result<&OwnedFd, Error> {
-        let sandbox = self.sandbox.get();
-        sandbox
-            .map(|sandbox| &sandbox.init)
-            .ok_or_else(|| Error::NotFound {
-                id: self.id.clone(),
-            })
     }
 
     fn change<T>(
@@ -547,8 +563,31 @@ impl Task {
             })
         })
     }
+}
 
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+/// Waits until a state says how its process ended.
+pub(super) async fn exited<S: Copy>(
+    mut state: watch::Receiver<S>,
+    of: impl Fn(S) -> Option<Exited>,
+) -> Exited {
+    loop {
+        if let Some(exited) = of(*state.borrow_and_update()) {
+            return exited;
+        }
+        if state.changed().await.is_err() {
+            // The sender lives in the process that the caller holds.
+            return Exited {
+                status: Status::KILLED,
+                at: SystemTime::now(),
+            };
+        }
+    }
+}
+
+/// A launcher gave an answer to something else.
+pub(super) fn mistaken(action: &str) -> Error {
+    Error::Failed {
+        action: action.to_owned(),
+        source: "the launcher gave an answer to something else".into(),
     }
 }

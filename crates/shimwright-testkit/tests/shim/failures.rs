@@ -19,7 +19,6 @@ for_each_engine! {
     a_deleted_container_is_not_found
     an_unknown_container_is_not_found
     an_unknown_exec_is_not_found
-    a_terminal_is_not_supported
     a_control_group_in_use_is_refused_and_left_alone
 }
 
@@ -229,14 +228,6 @@ fn an_unknown_exec_is_not_found(engine: &str) {
     refused(shim.call::<Empty>("Kill", &request), Code::NOT_FOUND);
     assert!(crate::lives(pid));
     shim.delete("a").unwrap();
-    finish(&containerd, &shim);
-}
-
-fn a_terminal_is_not_supported(engine: &str) {
-    let (containerd, bundle, shim) = started(engine, HELLO);
-    let mut request = bundle.request();
-    request.terminal = true;
-    refused(shim.create_task(&request), Code::UNIMPLEMENTED);
     finish(&containerd, &shim);
 }
 

@@ -17,10 +17,20 @@ for_each_engine! {
 /// Does what its argument says. Static, so that it needs no root file system.
 const PROGRAM: &str = r#"
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 extern char **environ;
+static volatile sig_atomic_t resized;
+static void on_resize(int signal) { resized = signal; }
+static void show_size(void) {
+  struct winsize size;
+  if (ioctl(0, TIOCGWINSZ, &size)) perror("size");
+  printf("size %dx%d\n", size.ws_col, size.ws_row);
+  fflush(stdout);
+}
 int main(int argc, char **argv) {
   const char *what = argc > 1 ? argv[1] : "";
   if (!strcmp(what, "env"))
@@ -28,6 +38,22 @@ int main(int argc, char **argv) {
   if (!strcmp(what, "files"))
     for (int file = 0; file < 1024; file++)
       if (fcntl(file, F_GETFD) >= 0) printf("%d\n", file);
+  if (!strcmp(what, "terminal")) {
+    for (int file = 0; file < 3; file++) printf("%d\n", isatty(file));
+    printf("%s\n", ttyname(0) ? ttyname(0) : "unnamed");
+    show_size();
+  }
+  if (!strcmp(what, "resize")) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGWINCH);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGWINCH, on_resize);
+    sigemptyset(&set);
+    write(1, "ready\n", 6);
+    while (!resized) sigsuspend(&set);
+    show_size();
+  }
   if (!strcmp(what, "wait")) {
     write(1, "ready\n", 6);
     for (;;) pause();
@@ -36,8 +62,8 @@ int main(int argc, char **argv) {
 }
 "#;
 
-/// A bundle with the program, compiled by the C compiler that Rust links with.
-fn bundle(containerd: &Containerd, id: &str, what: &str) -> Bundle {
+/// The program, compiled by the C compiler that Rust links with.
+pub(crate) fn program(containerd: &Containerd) -> Vec<u8> {
     let source = containerd.directory().join("program.c");
     let binary = containerd.directory().join("program");
     std::fs::write(&source, PROGRAM).unwrap();
@@ -50,9 +76,14 @@ fn bundle(containerd: &Containerd, id: &str, what: &str) -> Bundle {
         .status()
         .unwrap();
     assert!(compiled.success());
+    std::fs::read(binary).unwrap()
+}
+
+/// A bundle with the program.
+pub(crate) fn bundle(containerd: &Containerd, id: &str, what: &str) -> Bundle {
     let bundle = containerd.bundle(id).unwrap().pod("p").unwrap();
     let bundle = bundle
-        .file("/program", &std::fs::read(binary).unwrap(), 0o755)
+        .file("/program", &program(containerd), 0o755)
         .unwrap();
     bundle
         .args(&["/program", what])

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod crash;
+mod exec;
 mod failures;
 mod kill;
 mod lifecycle;
@@ -14,6 +15,7 @@ mod posture;
 mod service;
 mod start;
 mod stdio;
+mod terminal;
 
 use shimwright_guests::Guest;
 use shimwright_testkit::protos::protobuf::MessageField;

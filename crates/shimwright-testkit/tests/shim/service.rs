@@ -1,9 +1,7 @@
 //! The calls of the Task service that change nothing, and those that there are not.
 
 use shimwright_guests::{HELLO, IDLE};
-use shimwright_testkit::protos::api::{
-    CheckpointTaskRequest, ExecProcessRequest, ResizePtyRequest, UpdateTaskRequest,
-};
+use shimwright_testkit::protos::api::{CheckpointTaskRequest, UpdateTaskRequest};
 use shimwright_testkit::protos::cgroups::metrics::Metrics as MetricsV1;
 use shimwright_testkit::protos::cgroups_v2::metrics::Metrics as MetricsV2;
 use shimwright_testkit::protos::protobuf::Message;
@@ -86,16 +84,6 @@ fn what_is_unsupported_is_unimplemented(engine: &str) {
 
 fn check_unsupported(shim: &Shim) {
     let id = String::from("a");
-    let exec = ExecProcessRequest {
-        id: id.clone(),
-        exec_id: "e".into(),
-        ..Default::default()
-    };
-    let resize = ResizePtyRequest {
-        id: id.clone(),
-        width: 80,
-        ..Default::default()
-    };
     let checkpoint = CheckpointTaskRequest {
         id: id.clone(),
         ..Default::default()
@@ -106,8 +94,6 @@ fn check_unsupported(shim: &Shim) {
     };
     refused(shim.pause("a"), Code::UNIMPLEMENTED);
     refused(shim.resume("a"), Code::UNIMPLEMENTED);
-    refused(shim.exec(&exec), Code::UNIMPLEMENTED);
-    refused(shim.resize_pty(&resize), Code::UNIMPLEMENTED);
     refused(shim.checkpoint(&checkpoint), Code::UNIMPLEMENTED);
     refused(shim.update(&update), Code::UNIMPLEMENTED);
 }

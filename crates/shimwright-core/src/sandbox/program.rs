@@ -1,0 +1,203 @@
+//! What a process of a container is going to execute: the engine with a module, or a program of
+//! the image.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use oci_spec::runtime::{Mount, Process};
+use serde::{Deserialize, Serialize};
+
+use super::entrypoint::{self, Entrypoint, Program};
+use super::executor::{Exec, Target, c_strings};
+use crate::artifact::{Artifact, Wasm};
+use crate::cache::{self, Cache};
+use crate::content::Store;
+use crate::engine::Engine;
+use crate::error::{Context, Error};
+use crate::host::Host;
+use crate::options::RuntimeOptions;
+use crate::runner::{self, Orders};
+use crate::workload::{DEFAULT_FUNCTION, Workload};
+use crate::{compiler, policy, sys};
+
+/// What a container was made for; a process that joins it later may be of the other kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ContainerKind {
+    /// Its first process runs WebAssembly, so it has none of the kernel's file systems.
+    Wasm,
+    /// Its first process is a program of the image.
+    Linux,
+}
+
+/// Finds programs for one container. Launcher process.
+#[derive(Debug)]
+pub(crate) struct Programs<'a> {
+    pub(crate) host: &'a Host,
+    /// The container's id, by which its image is found.
+    pub(crate) id: &'a str,
+    pub(crate) options: &'a RuntimeOptions,
+    pub(crate) store: &'a Store,
+    /// See [`Exec::shim_alive`].
+    pub(crate) shim_alive: Arc<OwnedFd>,
+}
+
+impl Programs<'_> {
+    /// What `process` is to execute, in the root file system at `root`, with `mounts` that are
+    /// still to be made in it.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` or `Refused` with the reason why there is nothing that can be executed.
+    pub(crate) fn find(
+        &self,
+        root: &Path,
+        mounts: &[Mount],
+        process: &Process,
+        joins: Option<ContainerKind>,
+    ) -> Result<Exec, Error> {
+        match entrypoint::find(root, mounts, process)? {
+            Some((_, Program::Linux(path))) => self.linux(&path, process),
+            Some((entrypoint, Program::Wasm(file))) => {
+                let mapping = sys::Mapping::of_file(file.as_fd()).context("read the module")?;
+                let digest = cache::digest(mapping.as_ref());
+                self.wasm(entrypoint, (file, digest), process)
+            }
+            None if joins == Some(ContainerKind::Linux) => Err(Error::invalid(format!(
+                "no such file or directory: {} is not in the root file system",
+                first_argument(process)
+            ))),
+            None => {
+                let (entrypoint, wasm) = self.wasm_layer(process)?;
+                self.wasm(entrypoint, wasm, process)
+            }
+        }
+    }
+
+    /// A program of the image runs as in any container.
+    fn linux(&self, path: &Path, process: &Process) -> Result<Exec, Error> {
+        let args = process.args().as_deref().unwrap_or_default();
+        let path = path.to_string_lossy().into_owned();
+        let path = c_strings(&[path])?.remove(0);
+        Ok(Exec {
+            target: Target::Linux { path },
+            args: c_strings(args)?,
+            env: c_strings(process.env().as_deref().unwrap_or_default())?,
+            shim_alive: Arc::clone(&self.shim_alive),
+            controls_terminal: false,
+            failure: None,
+        })
+    }
+
+    /// The file is not in the root: an image may hold its module as a layer.
+    fn wasm_layer(&self, process: &Process) -> Result<(Entrypoint, (File, cache::Hex)), Error> {
+        let argument = first_argument(process);
+        let layer = self.store.layer(self.id).with_context(|| {
+            format!(
+                "find the entrypoint {argument}: there is no such file in the root file system, \
+                 and the image of container {} cannot be looked at",
+                self.id
+            )
+        })?;
+        match layer {
+            Some(layer) => Ok((Entrypoint::parse(argument), (layer.wasm, layer.digest))),
+            None => Err(Error::invalid(format!(
+                "no such file or directory: the entrypoint {argument} is not in the root file \
+                 system, and the image has no WebAssembly layer"
+            ))),
+        }
+    }
+
+    fn wasm(
+        &self,
+        entrypoint: Entrypoint,
+        (file, digest): (File, cache::Hex),
+        process: &Process,
+    ) -> Result<Exec, Error> {
+        let engine = self.host.engine(&self.options.engine())?;
+        let wasm = Wasm::open(&file)
+            .map_err(|error| Error::invalid(format!("{}: {error}", entrypoint.path)))?;
+        let kind = wasm.kind();
+        self.accepted(&*engine, wasm)?;
+
+        let precompiled = self.precompiled(&*engine, &file, &digest);
+        let precompiled = precompiled.map_err(|error| match error {
+            Error::Invalid { what } => Error::invalid(format!("{}: {what}", entrypoint.path)),
+            other => other,
+        })?;
+        let is_precompiled = precompiled.is_some();
+        let artifact = OwnedFd::from(precompiled.unwrap_or(file));
+        let mut args = process.args().clone().unwrap_or_default();
+        if let Some(first) = args.first_mut() {
+            entrypoint.path.clone_into(first);
+        }
+        let orders = Orders {
+            function: entrypoint.function,
+            args: args.clone(),
+            env: policy::env(process),
+            preopens: policy::preopens(),
+            artifact: artifact.as_raw_fd(),
+            precompiled: is_precompiled.then(|| kind.into()),
+            options: self.options.engine.clone(),
+        };
+        let orders = orders.write()?;
+        Ok(Exec {
+            env: c_strings(&[runner::environment(&orders)])?,
+            target: Target::Runner {
+                program: Arc::new(own_program()?),
+                inherited: vec![Arc::new(orders), Arc::new(artifact)],
+            },
+            args: c_strings(&args)?,
+            shim_alive: Arc::clone(&self.shim_alive),
+            controls_terminal: false,
+            failure: None,
+        })
+    }
+
+    fn accepted(&self, engine: &dyn Engine, wasm: Wasm) -> Result<(), Error> {
+        let workload = Workload::new(Artifact::Wasm(wasm)).with_function(DEFAULT_FUNCTION);
+        engine.accepts(&workload).map_err(|source| Error::Refused {
+            engine: self.host.name,
+            source,
+        })
+    }
+
+    /// The native code of a module, if the engine compiles ahead of time.
+    fn precompiled(
+        &self,
+        engine: &dyn Engine,
+        file: &File,
+        digest: &str,
+    ) -> Result<Option<File>, Error> {
+        let Some(precompiler) = engine.precompiler() else {
+            return Ok(None);
+        };
+        let fingerprint = precompiler.fingerprint();
+        let cache = Cache::open()?;
+        let key = |digest: &str| cache::key(self.host.name, &fingerprint, digest);
+        if let Some(found) = cache.find(&key(digest))? {
+            return Ok(Some(found));
+        }
+        // What is compiled must be what the key names, whatever happens to the file meanwhile.
+        let frozen = cache::frozen(file).context("read the module")?;
+        let mapping = sys::Mapping::of_file(frozen.as_fd()).context("read the module")?;
+        let key = key(&cache::digest(mapping.as_ref()));
+        let empty = cache.empty_directory();
+        let compile = |output: &File| {
+            compiler::compile(self.host, &self.options.engine, &frozen, output, &empty)
+        };
+        cache.find_or_compile(&key, compile).map(Some)
+    }
+}
+
+fn first_argument(process: &Process) -> &str {
+    let argument = process.args().as_deref().unwrap_or_default().first();
+    argument.map(String::as_str).unwrap_or_default()
+}
+
+/// The file of the running program, wherever that is now: an upgrade may have replaced its path.
+fn own_program() -> Result<OwnedFd, Error> {
+    let file = File::open("/proc/self/exe").context("open our own program")?;
+    Ok(file.into())
+}

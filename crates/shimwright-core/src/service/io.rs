@@ -1,0 +1,141 @@
+//! The streams of one process, from the shim's side: a task's first process or an exec.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use tokio::task::JoinHandle;
+
+use crate::error::{Context, Error};
+use crate::sandbox::terminal::resize;
+use crate::stdio::terminal::{Client, Copying, Terminal};
+use crate::stdio::{self, Held, Stdio};
+
+/// How long `delete` waits for output that nobody has read or opened yet.
+const CLIENT_BOUND: Duration = Duration::from_secs(5);
+
+/// The streams as the client named them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StreamPaths {
+    pub(super) stdin: String,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+    pub(super) terminal: bool,
+}
+
+/// The streams of one process.
+#[derive(Debug)]
+pub(super) struct Io {
+    pub(super) paths: StreamPaths,
+    held: Mutex<Held>,
+    terminal: OnceLock<Terminal>,
+    /// What the terminal's process writes is still being copied.
+    copying: Mutex<Option<Copying>>,
+    /// Waits for clients that have not read or opened their outputs yet, until `delete`.
+    waiting: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The client's ends of a terminal, until there is one.
+#[derive(Debug)]
+pub(super) struct Pending(Option<Client>);
+
+impl Io {
+    pub(super) fn new(paths: StreamPaths) -> Self {
+        Self {
+            paths,
+            held: Mutex::default(),
+            terminal: OnceLock::new(),
+            copying: Mutex::default(),
+            waiting: Mutex::default(),
+        }
+    }
+
+    /// Opens what the client has named, for a process that is about to be made.
+    pub(super) fn open(&self) -> Result<(Stdio, Pending), Error> {
+        let paths = &self.paths;
+        if paths.terminal {
+            let (client, held) = Client::open(&paths.stdin, &paths.stdout)?;
+            *lock(&self.held) = held;
+            return Ok((Stdio::Terminal, Pending(Some(client))));
+        }
+        let (streams, held) = stdio::open(&paths.stdin, &paths.stdout, &paths.stderr)?;
+        *lock(&self.held) = held;
+        Ok((Stdio::Streams(streams), Pending(None)))
+    }
+
+    /// The process has been made, with this terminal if it was to have one.
+    pub(super) fn connect(&self, pending: Pending, master: Option<OwnedFd>) -> Result<(), Error> {
+        let (Some(client), Some(master)) = (pending.0, master) else {
+            return Ok(());
+        };
+        let (terminal, copying) =
+            Terminal::connect(master, client).context("connect the terminal")?;
+        *lock(&self.copying) = Some(copying);
+        // Nobody else sets it: a process is made once.
+        let _ = self.terminal.set(terminal);
+        Ok(())
+    }
+
+    /// Lets the process see the end of its standard input.
+    pub(super) fn close_stdin(&self) {
+        lock(&self.held).close_stdin();
+    }
+
+    /// Changes the size of the terminal; a process without one has nothing to change.
+    pub(super) fn resize(&self, width: u32, height: u32) -> Result<(), Error> {
+        let Some(terminal) = self.terminal.get() else {
+            return Ok(());
+        };
+        let in_characters = |number: u32, what: &str| {
+            u16::try_from(number)
+                .map_err(|_| Error::invalid(format!("{what} of a terminal is too large: {number}")))
+        };
+        let width = in_characters(width, "the width")?;
+        let height = in_characters(height, "the height")?;
+        resize(terminal.master().as_fd(), width, height).context("resize the terminal")
+    }
+
+    /// The process has ended: what it wrote is still to be read.
+    pub(super) fn ended(&self) {
+        let unseen = lock(&self.held).take_unseen();
+        let copying = lock(&self.copying).take();
+        let waiting = tokio::spawn(async move {
+            if let Some(mut copying) = copying {
+                copying.done().await;
+            }
+            unseen.opened().await;
+        });
+        *lock(&self.waiting) = Some(waiting);
+    }
+
+    /// Gives clients that are late, on a busy machine, the time to open and read the outputs: what
+    /// was written would be lost with the last descriptor, and their opening would wait for ever.
+    /// Then closes everything.
+    pub(super) async fn close(&self, id: &str) {
+        let waiting = lock(&self.waiting).take();
+        if let Some(mut waiting) = waiting
+            && tokio::time::timeout(CLIENT_BOUND, &mut waiting)
+                .await
+                .is_err()
+        {
+            tracing::debug!(id, "nobody has read an output to its end");
+            waiting.abort();
+        }
+        *lock(&self.held) = Held::default();
+    }
+}
+
+/// The descriptors that a launcher has to keep to connect a process.
+pub(super) fn descriptors(stdio: &Stdio) -> Vec<RawFd> {
+    match stdio {
+        Stdio::Terminal => Vec::new(),
+        Stdio::Streams(streams) => [&streams.stdin, &streams.stdout, &streams.stderr]
+            .map(AsRawFd::as_raw_fd)
+            .to_vec(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

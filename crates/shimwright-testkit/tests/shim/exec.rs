@@ -1,0 +1,490 @@
+//! Further processes in a container.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use shimwright_guests::{ARGS, CAT, EXIT_CODE, HELLO, IDLE, TRAP};
+use shimwright_testkit::events::Content;
+use shimwright_testkit::protos::api::{PidsRequest, PidsResponse};
+use shimwright_testkit::protos::protobuf::Message;
+use shimwright_testkit::protos::shim::oci::ProcessDetails;
+use shimwright_testkit::protos::ttrpc::Code;
+use shimwright_testkit::protos::types::task::Status;
+use shimwright_testkit::shim::Exec;
+use shimwright_testkit::{Bundle, Containerd, Input, Output, Shim, Version, poll};
+
+use crate::{end, finish, for_each_engine, linux, lives, refused, signal, time};
+
+for_each_engine! {
+    a_guest_joins_the_container_of_another
+    a_linux_program_joins_the_container_of_a_guest
+    a_guest_joins_the_container_of_a_linux_program
+    a_linux_program_joins_another
+    an_exec_has_the_user_of_its_own_spec_and_the_walls_of_the_container
+    an_exec_reads_its_input_to_the_end
+    the_trap_of_an_exec_is_its_own
+    an_exec_is_signalled_alone
+    an_exec_is_known_from_exec_to_delete
+    an_exec_is_started_once_and_deleted_when_it_has_ended
+    an_exec_that_cannot_be_started_says_why_and_harms_nothing
+    an_exec_needs_a_container_that_lives
+    a_created_container_can_be_joined
+    the_exit_of_a_container_is_the_last_of_all
+    pids_say_which_process_is_an_execs
+    execs_start_at_the_same_time
+    a_killed_shim_takes_its_execs_along
+}
+
+/// A container with several programs, of which one waits.
+struct Container {
+    containerd: Containerd,
+    bundle: Bundle,
+    shim: Shim,
+    pid: u32,
+}
+
+/// A guest that waits.
+fn guest(engine: &str) -> Container {
+    let containerd = crate::containerd(engine);
+    let bundle = containerd.bundle("a").unwrap().guest(IDLE).unwrap();
+    running(containerd, bundle)
+}
+
+/// A Linux program that waits.
+fn program(engine: &str) -> Container {
+    let containerd = crate::containerd(engine);
+    let bundle = linux::bundle(&containerd, "a", "wait");
+    running(containerd, bundle)
+}
+
+fn running(containerd: Containerd, bundle: Bundle) -> Container {
+    let mut bundle = bundle
+        .file("/program", &linux::program(&containerd), 0o755)
+        .unwrap();
+    for guest in [ARGS, CAT, EXIT_CODE, HELLO, IDLE, TRAP] {
+        let path = format!("/{}.wasm", guest.name());
+        bundle = bundle.file(&path, guest.wasm(), 0o755).unwrap();
+    }
+    bundle = bundle.file("/text", b"no program", 0o755).unwrap();
+    // Its beginning is a program's, so only executing it shows that it is none.
+    bundle = bundle.file("/broken", b"\x7fELF, almost", 0o755).unwrap();
+    let shim = containerd.start(&bundle).unwrap();
+    let output = bundle.stdout().unwrap();
+    let pid = shim.create(&bundle).unwrap();
+    shim.start("a").unwrap();
+    output.wait_for("ready").unwrap();
+    Container {
+        containerd,
+        bundle,
+        shim,
+        pid,
+    }
+}
+
+/// A process with these arguments.
+fn process(args: &[&str]) -> Value {
+    json!({
+        "args": args, "cwd": "/", "env": ["ONLY=this"], "user": { "uid": 0, "gid": 0 },
+        "capabilities": {}, "noNewPrivileges": true,
+    })
+}
+
+impl Container {
+    /// A FIFO of the client.
+    fn output(&self, name: &str) -> Output {
+        Output::new(&self.containerd.directory().join(name)).unwrap()
+    }
+
+    /// Adds an exec whose output nobody wants.
+    fn add(&self, exec: &str, args: &[&str]) -> Exec {
+        let none = Default::default();
+        self.shim.add_exec("a", exec, &process(args), none).unwrap()
+    }
+
+    /// Runs an exec to its end: its exit status and what it wrote.
+    fn run(&self, exec: &str, args: &[&str]) -> (u32, String, String) {
+        let (stdout, stderr) = (
+            self.output(&format!("{exec}.out")),
+            self.output(&format!("{exec}.err")),
+        );
+        let streams = [String::new(), stdout.path(), stderr.path()];
+        let exec = self
+            .shim
+            .add_exec("a", exec, &process(args), streams)
+            .unwrap();
+        exec.start().unwrap();
+        let status = exec.wait().unwrap().exit_status;
+        assert_eq!(exec.delete().unwrap().exit_status, status);
+        (status, stdout.text().unwrap(), stderr.text().unwrap())
+    }
+
+    /// Ends it, and checks that nothing is left.
+    fn end(&self) {
+        end(&self.shim, "a");
+        finish(&self.containerd, &self.shim);
+    }
+
+    fn exits(&self) -> Vec<String> {
+        let events = self.containerd.events().of("a").into_iter();
+        let exit = |content| match content {
+            Content::Exit(exit) => Some(exit.id),
+            _ => None,
+        };
+        events.filter_map(|event| exit(event.content)).collect()
+    }
+}
+
+fn namespace(pid: u32, name: &str) -> std::path::PathBuf {
+    fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap()
+}
+
+/// Checks that a process is where the first one of its container is.
+fn check_walls(container: &Container, pid: u32) {
+    for name in ["mnt", "pid", "net", "ipc", "uts", "cgroup"] {
+        assert_eq!(
+            namespace(pid, name),
+            namespace(container.pid, name),
+            "{name}"
+        );
+    }
+    let groups = |pid| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert_eq!(groups(pid), groups(container.pid));
+    // It closes those of its start by itself, and has as many as the first one then.
+    let descriptors = |pid| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let same = poll(|| (descriptors(pid) == descriptors(container.pid)).then_some(()));
+    assert!(same.is_some(), "{} descriptors", descriptors(pid));
+}
+
+fn a_guest_joins_the_container_of_another(engine: &str) {
+    let container = guest(engine);
+    let (status, stdout, _) = container.run("args", &["/args.wasm", "one", "two"]);
+    assert_eq!((status, stdout.as_str()), (0, "/args.wasm\none\ntwo\n"));
+    assert_eq!(container.run("code", &["/exit-code.wasm", "9"]).0, 9);
+    let idle = container.add("idle", &["/idle.wasm"]);
+    check_walls(&container, idle.start().unwrap());
+    idle.kill(libc::SIGTERM).unwrap();
+    assert_eq!(idle.wait().unwrap().exit_status, 143);
+    idle.delete().unwrap();
+    container.end();
+}
+
+fn a_linux_program_joins_the_container_of_a_guest(engine: &str) {
+    let container = guest(engine);
+    let (status, stdout, _) = container.run("env", &["/program", "env"]);
+    assert_eq!((status, stdout.as_str()), (7, "ONLY=this\n"));
+    container.end();
+}
+
+fn a_guest_joins_the_container_of_a_linux_program(engine: &str) {
+    let container = program(engine);
+    let (status, stdout, _) = container.run("hello", &["/hello.wasm"]);
+    assert_eq!((status, stdout.as_str()), (0, "Hello from Wasm\n"));
+    container.end();
+}
+
+fn a_linux_program_joins_another(engine: &str) {
+    let container = program(engine);
+    let (status, stdout, _) = container.run("env", &["/program", "env"]);
+    assert_eq!((status, stdout.as_str()), (7, "ONLY=this\n"));
+    assert_eq!(
+        container.run("files", &["/program", "files"]).1,
+        "0\n1\n2\n"
+    );
+    let waiting = container.add("wait", &["/program", "wait"]);
+    check_walls(&container, waiting.start().unwrap());
+    waiting.kill(libc::SIGKILL).unwrap();
+    assert_eq!(waiting.wait().unwrap().exit_status, 137);
+    container.end();
+}
+
+fn an_exec_has_the_user_of_its_own_spec_and_the_walls_of_the_container(engine: &str) {
+    let containerd = crate::containerd(engine);
+    let bundle = containerd.bundle("a").unwrap().guest(IDLE).unwrap();
+    let bundle = bundle.spec(|spec| {
+        spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+            "syscalls": [{ "names": ["bpf"], "action": "SCMP_ACT_ERRNO" }],
+        });
+    });
+    let container = running(containerd, bundle.unwrap());
+    let mut process = process(&["/idle.wasm"]);
+    process["user"] = json!({ "uid": 1234, "gid": 5678, "additionalGids": [9] });
+    process["noNewPrivileges"] = json!(false);
+    process["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 77, "hard": 77 }]);
+    let none = Default::default();
+    let exec = container.shim.add_exec("a", "e", &process, none).unwrap();
+    let pid = exec.start().unwrap();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    for line in [
+        "Uid:\t1234\t1234\t1234\t1234",
+        "Gid:\t5678\t5678\t5678\t5678",
+        "Groups:\t9 ",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "CapEff:\t0000000000000000",
+        "CapPrm:\t0000000000000000",
+    ] {
+        assert!(status.contains(&format!("\n{line}\n")), "{line}: {status}");
+    }
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    assert!(files.unwrap().contains(" 77 "), "{limits}");
+    check_walls(&container, pid);
+    container.end();
+}
+
+fn an_exec_reads_its_input_to_the_end(engine: &str) {
+    let container = guest(engine);
+    let mut input = Input::new(&container.containerd.directory().join("in")).unwrap();
+    let output = container.output("out");
+    let streams = [input.path(), output.path(), String::new()];
+    let spec = process(&["/cat.wasm"]);
+    let exec = container.shim.add_exec("a", "e", &spec, streams).unwrap();
+    exec.start().unwrap();
+    input.write(b"typed\n").unwrap();
+    output.wait_for("typed").unwrap();
+    input.close();
+    exec.close_stdin().unwrap();
+    assert_eq!(exec.wait().unwrap().exit_status, 0);
+    exec.delete().unwrap();
+    assert_eq!(output.text().unwrap(), "typed\n<end of input>\n");
+    container.end();
+}
+
+fn the_trap_of_an_exec_is_its_own(engine: &str) {
+    let container = guest(engine);
+    let (status, _, stderr) = container.run("trap", &["/trap.wasm"]);
+    assert_eq!(status, 134);
+    assert!(stderr.contains("unreachable"), "{stderr}");
+    assert!(lives(container.pid));
+    container.end();
+}
+
+fn an_exec_is_signalled_alone(engine: &str) {
+    let container = guest(engine);
+    let [one, two] = ["one", "two"].map(|id| container.add(id, &["/idle.wasm"]));
+    let pids = [&one, &two].map(|exec| exec.start().unwrap());
+    one.kill(libc::SIGKILL).unwrap();
+    assert_eq!(one.wait().unwrap().exit_status, 137);
+    refused(one.kill(libc::SIGKILL), Code::NOT_FOUND);
+    assert!(!lives(pids[0]) && lives(pids[1]) && lives(container.pid));
+    two.kill(0).unwrap();
+    container.end();
+}
+
+fn an_exec_is_known_from_exec_to_delete(engine: &str) {
+    let container = guest(engine);
+    let exec = container.add("e", &["/idle.wasm"]);
+    let check = |status, pid| {
+        let state = exec.state().unwrap();
+        assert_eq!(state.status.enum_value(), Ok(status));
+        assert_eq!((state.id.as_str(), state.exec_id.as_str()), ("e", "e"));
+        assert_eq!(state.pid, pid);
+        assert_eq!(state.bundle, container.bundle.directory().to_string_lossy());
+        state
+    };
+    check(Status::CREATED, 0);
+    refused(exec.kill(libc::SIGTERM), Code::FAILED_PRECONDITION);
+    let pid = exec.start().unwrap();
+    check(Status::RUNNING, pid);
+    exec.kill(libc::SIGKILL).unwrap();
+    let waited = exec.wait().unwrap();
+    let state = check(Status::STOPPED, pid);
+    let deleted = exec.delete().unwrap();
+    for (status, at) in [
+        (state.exit_status, &state.exited_at),
+        (deleted.exit_status, &deleted.exited_at),
+    ] {
+        assert_eq!((status, time(at)), (137, time(&waited.exited_at)));
+    }
+    refused(exec.state(), Code::NOT_FOUND);
+    refused(exec.delete(), Code::NOT_FOUND);
+    container.end();
+    let topics = container.containerd.events().topics("a");
+    assert_eq!(
+        topics,
+        [
+            "create",
+            "start",
+            "exec-added",
+            "exec-started",
+            "exit",
+            "exit",
+            "delete"
+        ]
+    );
+    assert_eq!(container.exits(), ["e", "a"]);
+}
+
+fn an_exec_is_started_once_and_deleted_when_it_has_ended(engine: &str) {
+    let container = guest(engine);
+    for version in [Version::V2, Version::V3] {
+        let shim = container.shim.version(version);
+        let none = || Default::default();
+        let spec = process(&["/idle.wasm"]);
+        let exec = shim.add_exec("a", "e", &spec, none()).unwrap();
+        refused(shim.add_exec("a", "e", &spec, none()), Code::ALREADY_EXISTS);
+        exec.start().unwrap();
+        refused(exec.start(), Code::FAILED_PRECONDITION);
+        refused(exec.delete(), Code::FAILED_PRECONDITION);
+        exec.kill(libc::SIGKILL).unwrap();
+        exec.wait().unwrap();
+        refused(exec.start(), Code::FAILED_PRECONDITION);
+        exec.delete().unwrap();
+        // One that was never started can be deleted too.
+        let unused = shim.add_exec("a", "e", &spec, none()).unwrap();
+        let deleted = unused.delete().unwrap();
+        assert_eq!((deleted.pid, deleted.exit_status), (0, 0));
+        refused(
+            shim.add_exec("a", "", &spec, none()),
+            Code::INVALID_ARGUMENT,
+        );
+        refused(shim.add_exec("x", "e", &spec, none()), Code::NOT_FOUND);
+        refused(shim.exec_of("a", "x").start(), Code::NOT_FOUND);
+        refused(shim.exec_of("a", "x").wait(), Code::NOT_FOUND);
+    }
+    container.end();
+}
+
+fn an_exec_that_cannot_be_started_says_why_and_harms_nothing(engine: &str) {
+    let container = guest(engine);
+    let none = || Default::default();
+    let garbage = container
+        .shim
+        .add_exec("a", "x", &json!({ "args": 1 }), none());
+    let text = refused(garbage, Code::INVALID_ARGUMENT);
+    assert!(text.contains("the process of the exec"), "{text}");
+    for (id, spec, reason) in [
+        (
+            "missing",
+            process(&["/nothing"]),
+            "no such file or directory",
+        ),
+        ("text", process(&["/text"]), "neither a WebAssembly binary"),
+        ("broken", process(&["/broken"]), "cannot execute /broken"),
+    ] {
+        let exec = container.shim.add_exec("a", id, &spec, none()).unwrap();
+        let text = refused(exec.start(), Code::INVALID_ARGUMENT);
+        assert!(text.contains(reason), "{text}");
+        let state = exec.state().unwrap();
+        assert_eq!(state.status.enum_value(), Ok(Status::STOPPED));
+        assert_eq!(exec.wait().unwrap().exit_status, 127);
+        exec.delete().unwrap();
+    }
+    assert!(lives(container.pid));
+    container.end();
+    assert_eq!(container.exits(), ["a"]);
+}
+
+fn an_exec_needs_a_container_that_lives(engine: &str) {
+    let container = guest(engine);
+    let spec = process(&["/hello.wasm"]);
+    let added = container.add("e", &["/hello.wasm"]);
+    container.shim.kill("a", libc::SIGKILL).unwrap();
+    container.shim.wait("a").unwrap();
+    refused(added.start(), Code::FAILED_PRECONDITION);
+    let late = container
+        .shim
+        .add_exec("a", "late", &spec, Default::default());
+    refused(late, Code::FAILED_PRECONDITION);
+    container.shim.delete("a").unwrap();
+    refused(added.wait(), Code::NOT_FOUND);
+    finish(&container.containerd, &container.shim);
+}
+
+fn a_created_container_can_be_joined(engine: &str) {
+    let containerd = crate::containerd(engine);
+    let bundle = containerd.bundle("a").unwrap().guest(IDLE).unwrap();
+    let bundle = bundle.file("/code.wasm", EXIT_CODE.wasm(), 0o755).unwrap();
+    let shim = containerd.start(&bundle).unwrap();
+    shim.create(&bundle).unwrap();
+    let spec = process(&["/code.wasm", "4"]);
+    let exec = shim.add_exec("a", "e", &spec, Default::default()).unwrap();
+    exec.start().unwrap();
+    assert_eq!(exec.wait().unwrap().exit_status, 4);
+    shim.delete("a").unwrap();
+    finish(&containerd, &shim);
+}
+
+fn the_exit_of_a_container_is_the_last_of_all(engine: &str) {
+    // Also without a pid namespace, whose end is that of everything in it.
+    for own_pids in [true, false] {
+        let containerd = crate::containerd(engine);
+        let bundle = containerd.bundle("a").unwrap().guest(IDLE).unwrap();
+        let bundle = bundle.spec(|spec| {
+            let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|namespace| own_pids || namespace["type"] != "pid");
+        });
+        let container = running(containerd, bundle.unwrap());
+        let execs = ["e", "f", "g"].map(|id| container.add(id, &["/idle.wasm"]));
+        for exec in &execs {
+            exec.start().unwrap();
+        }
+        container.shim.kill("a", libc::SIGKILL).unwrap();
+        container.shim.wait("a").unwrap();
+        for exec in &execs {
+            assert_eq!(exec.state().unwrap().exit_status, 137);
+        }
+        container.shim.delete("a").unwrap();
+        finish(&container.containerd, &container.shim);
+        let mut exits = container.exits();
+        assert_eq!(exits.pop().unwrap(), "a");
+        exits.sort();
+        assert_eq!(exits, ["e", "f", "g"]);
+    }
+}
+
+fn pids_say_which_process_is_an_execs(engine: &str) {
+    let container = guest(engine);
+    let pid = container.add("e", &["/idle.wasm"]).start().unwrap();
+    let request = PidsRequest {
+        id: "a".to_owned(),
+        ..Default::default()
+    };
+    let pids: PidsResponse = container.shim.call("Pids", &request).unwrap();
+    let mut found: Vec<_> = pids
+        .processes
+        .iter()
+        .map(|process| {
+            let details = process.info.as_ref().map(|info| {
+                assert_eq!(info.type_url, "containerd.runc.v1.ProcessDetails");
+                ProcessDetails::parse_from_bytes(&info.value)
+                    .unwrap()
+                    .exec_id
+            });
+            (process.pid, details)
+        })
+        .collect();
+    found.sort_by_key(|(_, details)| details.is_some());
+    assert_eq!(found, [(container.pid, None), (pid, Some("e".to_owned()))]);
+    container.end();
+}
+
+fn execs_start_at_the_same_time(engine: &str) {
+    let container = guest(engine);
+    std::thread::scope(|scope| {
+        for number in 0..12 {
+            let container = &container;
+            scope.spawn(move || {
+                let code = number.to_string();
+                let id = format!("e{number}");
+                assert_eq!(container.run(&id, &["/exit-code.wasm", &code]).0, number);
+            });
+        }
+    });
+    container.end();
+}
+
+fn a_killed_shim_takes_its_execs_along(engine: &str) {
+    let container = guest(engine);
+    let pid = container.add("e", &["/idle.wasm"]).start().unwrap();
+    let shim = container.shim.connect_task("a").unwrap().shim_pid;
+    signal(shim, rustix::process::Signal::KILL);
+    let bundle = container.bundle.directory();
+    let deleted = container.containerd.delete(bundle, "a").unwrap();
+    assert_eq!((deleted.pid, deleted.exit_status), (container.pid, 137));
+    assert!(!lives(pid) && !lives(container.pid));
+    container.containerd.wait_until_clean().unwrap();
+}
