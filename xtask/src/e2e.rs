@@ -11,6 +11,7 @@ mod pod;
 mod program;
 mod signal;
 mod stage;
+mod task;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -53,13 +54,14 @@ impl Case {
 
 /// Every case, in the order they run.
 fn cases() -> impl Iterator<Item = &'static Case> {
-    let tables: [&[Case]; 8] = [
+    let tables: [&[Case]; 9] = [
         program::CASES,
         create::CASES,
         file::CASES,
         signal::CASES,
         linux::CASES,
         exec::CASES,
+        task::CASES,
         pod::CASES,
         daemon::CASES,
     ];
