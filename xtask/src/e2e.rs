@@ -4,6 +4,7 @@
 
 mod create;
 mod daemon;
+mod docker;
 mod exec;
 mod file;
 mod linux;
@@ -31,6 +32,8 @@ const CLEAN_UP: Duration = Duration::from_secs(5);
 struct Case {
     name: &'static str,
     needs: Needs,
+    /// Whether it also needs Docker.
+    docker: bool,
     run: fn(&mut Stage) -> Result<()>,
 }
 
@@ -43,17 +46,35 @@ enum Needs {
     WasmLayers,
     /// Anything that runs containers, also runc.
     AnyRuntime,
+    /// Pausing, new limits and word of exhausted memory, which our shims do not have yet.
+    Limits,
 }
 
 impl Case {
     const fn new(name: &'static str, needs: Needs, run: fn(&mut Stage) -> Result<()>) -> Self {
-        Self { name, needs, run }
+        let docker = false;
+        Self {
+            name,
+            needs,
+            docker,
+            run,
+        }
+    }
+
+    const fn docker(name: &'static str, needs: Needs, run: fn(&mut Stage) -> Result<()>) -> Self {
+        let docker = true;
+        Self {
+            name,
+            needs,
+            docker,
+            run,
+        }
     }
 }
 
 /// Every case, in the order they run.
 fn cases() -> impl Iterator<Item = &'static Case> {
-    let tables: [&[Case]; 8] = [
+    let tables: [&[Case]; 9] = [
         program::CASES,
         create::CASES,
         file::CASES,
@@ -62,6 +83,7 @@ fn cases() -> impl Iterator<Item = &'static Case> {
         exec::CASES,
         pod::CASES,
         daemon::CASES,
+        docker::CASES,
     ];
     tables.into_iter().flatten()
 }
@@ -130,8 +152,10 @@ impl Selection {
             Needs::Ours => self.runtime.is_none(),
             Needs::WasmLayers => self.runtime.is_none() && release.has_wasm_layers(),
             Needs::AnyRuntime => true,
+            Needs::Limits => self.runtime.is_some(),
         };
         possible
+            && (!case.docker || release.has_docker())
             && self
                 .only
                 .as_ref()
