@@ -31,6 +31,7 @@ for_each_engine! {
     no_other_end_is_reported_as_lack_of_memory
     memory_is_what_the_control_group_says
     processor_time_is_what_proc_says
+    the_figures_of_an_engine_are_openmetrics
 }
 
 /// Does what its arguments say. Static, so that it needs no root file system.
@@ -452,4 +453,70 @@ fn processor_time_is_what_proc_says(engine: &str) {
     check_time(&containerd, &shim);
     let (containerd, shim, _output) = running_program(engine, "spin", "spinning");
     check_time(&containerd, &shim);
+}
+
+/// A guest that no cache has: [`MEMORY`] with a custom section of its own.
+fn unknown_guest(containerd: &Containerd) -> Vec<u8> {
+    let name = containerd.namespace().as_bytes();
+    let time = std::time::SystemTime::now();
+    let time = time.duration_since(std::time::UNIX_EPOCH).unwrap();
+    let mut section = vec![u8::try_from(name.len()).unwrap()];
+    section.extend(name);
+    section.extend(time.as_nanos().to_le_bytes());
+    let mut wasm = MEMORY.wasm().to_vec();
+    wasm.extend([0, u8::try_from(section.len()).unwrap()]);
+    wasm.extend(section);
+    wasm
+}
+
+fn the_figures_of_an_engine_are_openmetrics(engine: &str) {
+    let containerd = crate::containerd(engine);
+    let wasm = unknown_guest(&containerd);
+    let bundle = |id| {
+        let bundle = containerd.bundle(id).unwrap().pod("p").unwrap();
+        let bundle = bundle.file("/guest.wasm", &wasm, 0o755).unwrap();
+        bundle.args(&["/guest.wasm", "64", "wait"]).unwrap()
+    };
+    let mut shims = Vec::new();
+    for id in ["first", "second"] {
+        let mut bundle = bundle(id);
+        let shim = containerd.start(&bundle).unwrap();
+        let output = bundle.stdout().unwrap();
+        shim.create(&bundle).unwrap();
+        shim.start(id).unwrap();
+        output.wait_for("touched").unwrap();
+        shims.push(shim);
+    }
+    let directory = containerd.directory().to_string_lossy().into_owned();
+    let arguments = ["-bundle", &directory, "metrics"];
+    let ran = containerd.run(containerd.directory(), &arguments, &[]);
+    let text = ran.unwrap().text().unwrap();
+    assert!(text.ends_with("\n# EOF\n"), "{text}");
+    let value = |name: &str, id: &str| {
+        let container = format!("container=\"{id}\"}} ");
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("{name}{{")) && line.contains(&container));
+        line.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+    };
+    for id in ["first", "second"] {
+        let memory = value("shimwright_guest_memory_bytes", id).unwrap();
+        let guest = f64::from(64 << 20);
+        assert!((guest..1.5 * guest).contains(&memory), "{memory}");
+        assert!(value("shimwright_artifact_bytes", id).unwrap() >= 1000.0);
+    }
+    let compiles = engine.contains("wasmtime");
+    let expected = if compiles {
+        [Some(0.0), Some(1.0)]
+    } else {
+        [None, None]
+    };
+    let hits = ["first", "second"].map(|id| value("shimwright_cache_hit", id));
+    assert_eq!(hits, expected);
+    let seconds = ["first", "second"].map(|id| value("shimwright_compile_seconds", id));
+    assert_eq!(seconds.map(|value| value.is_some()), [compiles, false]);
+    for (shim, id) in shims.iter().zip(["first", "second"]) {
+        end(shim, id);
+    }
+    finish(&containerd, &shims[0]);
 }
