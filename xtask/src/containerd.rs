@@ -47,6 +47,12 @@ impl Release {
         self >= Self::V1_7
     }
 
+    /// Whether we test Docker on it. Its client is that of containerd 2, which no longer promises
+    /// to work with 1.6.
+    pub(crate) fn has_docker(self) -> bool {
+        self >= Self::V1_7
+    }
+
     /// What its version starts with.
     fn prefix(self) -> &'static str {
         match self {
@@ -64,6 +70,16 @@ impl Release {
             Self::V2 => "sid",
         }
     }
+
+    /// Its package and the others we use of that suite. One list per suite, because asking for
+    /// another one would download everything again.
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::V1_6 => &["containerd", "busybox-static", "crun", "runc"],
+            Self::V1_7 => &["containerd"],
+            Self::V2 => &["containerd", "docker-cli", "docker.io"],
+        }
+    }
 }
 
 impl std::fmt::Display for Release {
@@ -78,12 +94,7 @@ impl std::fmt::Display for Release {
 
 /// The directory with the executables of a release, downloaded if need be.
 pub(crate) fn binaries(release: Release) -> Result<PathBuf> {
-    // One list per suite: asking for another one would download everything again.
-    let directory = match release {
-        Release::V1_6 => tools()?,
-        Release::V1_7 | Release::V2 => debian::unpack(release.suite(), &["containerd"])?,
-    };
-    let directory = directory.join("usr/bin");
+    let directory = unpacked(release)?.join("usr/bin");
     let mut command = Command::new(directory.join("containerd"));
     command.arg("--version");
     let version = process::run(command, SHORT)?.success()?;
@@ -102,10 +113,12 @@ pub(crate) fn binaries(release: Release) -> Result<PathBuf> {
 
 /// Other programs that tests and benchmarks use: `usr/bin/crun`, `usr/sbin/runc`, `bin/busybox`.
 pub(crate) fn tools() -> Result<PathBuf> {
-    debian::unpack(
-        Release::V1_6.suite(),
-        &["containerd", "busybox-static", "crun", "runc"],
-    )
+    unpacked(Release::V1_6)
+}
+
+/// The root of what is unpacked of the suite that has a release.
+pub(crate) fn unpacked(release: Release) -> Result<PathBuf> {
+    debian::unpack(release.suite(), release.packages())
 }
 
 /// A running containerd that disappears, with everything it started, when dropped.
@@ -239,7 +252,22 @@ impl Containerd {
         fs::read_to_string(self.directory().join("containerd.log")).unwrap_or_default()
     }
 
-    fn socket(&self) -> PathBuf {
+    /// The search path of the daemon, which begins with the shims.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Where images and containers are; it names the containers' control groups as well.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The snapshotter that works here.
+    pub(crate) fn snapshotter(&self) -> &'static str {
+        self.snapshotter
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
         self.directory().join("containerd.sock")
     }
 
@@ -324,7 +352,7 @@ impl Drop for Containerd {
 }
 
 /// Waits for `READY=1`, in slices so that an interrupt is noticed.
-fn await_ready(socket: &UnixDatagram) -> Result<()> {
+pub(crate) fn await_ready(socket: &UnixDatagram) -> Result<()> {
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
     let end = Instant::now() + LONG;
     let mut message = [0; 256];

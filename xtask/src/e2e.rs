@@ -4,6 +4,7 @@
 
 mod create;
 mod daemon;
+mod docker;
 mod exec;
 mod file;
 mod linux;
@@ -32,6 +33,8 @@ const CLEAN_UP: Duration = Duration::from_secs(5);
 struct Case {
     name: &'static str,
     needs: Needs,
+    /// Whether it also needs Docker.
+    docker: bool,
     run: fn(&mut Stage) -> Result<()>,
 }
 
@@ -44,11 +47,29 @@ enum Needs {
     WasmLayers,
     /// Anything that runs containers, also runc.
     AnyRuntime,
+    /// Pausing, new limits and word of exhausted memory, which our shims do not have yet.
+    Limits,
 }
 
 impl Case {
     const fn new(name: &'static str, needs: Needs, run: fn(&mut Stage) -> Result<()>) -> Self {
-        Self { name, needs, run }
+        let docker = false;
+        Self {
+            name,
+            needs,
+            docker,
+            run,
+        }
+    }
+
+    const fn docker(name: &'static str, needs: Needs, run: fn(&mut Stage) -> Result<()>) -> Self {
+        let docker = true;
+        Self {
+            name,
+            needs,
+            docker,
+            run,
+        }
     }
 }
 
@@ -64,6 +85,7 @@ fn cases() -> impl Iterator<Item = &'static Case> {
         task::CASES,
         pod::CASES,
         daemon::CASES,
+        docker::CASES,
     ];
     tables.into_iter().flatten()
 }
@@ -132,8 +154,10 @@ impl Selection {
             Needs::Ours => self.runtime.is_none(),
             Needs::WasmLayers => self.runtime.is_none() && release.has_wasm_layers(),
             Needs::AnyRuntime => true,
+            Needs::Limits => self.runtime.is_some(),
         };
         possible
+            && (!case.docker || release.has_docker())
             && self
                 .only
                 .as_ref()

@@ -20,6 +20,10 @@ const SOCKETS: &str = "/run/containerd/s";
 /// Where a shim would keep state outside of its bundles.
 const STATE: &str = "/run/shimwright";
 
+/// What dockerd keeps mounted as long as it runs, below the directory of its containerd: its data,
+/// mounted on itself, and the network namespace it is in.
+const DOCKER_MOUNTS: [&str; 2] = ["docker/data", "docker/exec/netns/default"];
+
 /// Makes this process the one that adopts orphans.
 pub(crate) fn adopt_orphans() -> Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("adopt orphans")
@@ -215,11 +219,10 @@ impl Ground {
                 process.command_line.join(" ")
             ));
         }
-        found.extend(
-            self.mounts()
-                .iter()
-                .map(|path| format!("mount {}", path.display())),
-        );
+        let kept = DOCKER_MOUNTS.map(|path| self.directory.join(path));
+        let mounts = self.mounts();
+        let mounts = mounts.iter().filter(|path| !kept.contains(path));
+        found.extend(mounts.map(|path| format!("mount {}", path.display())));
         let cgroups = self.cgroups();
         found.extend(
             cgroups
@@ -235,6 +238,12 @@ impl Ground {
             children(&bundles.join(&self.namespace))
                 .iter()
                 .map(|path| format!("bundle {}", path.display())),
+        );
+        let containers = self.directory.join("docker/data/containers");
+        found.extend(
+            children(&containers)
+                .iter()
+                .map(|path| format!("container {}", path.display())),
         );
         found.extend(
             self.stale_sockets()

@@ -9,6 +9,7 @@ mod ci;
 mod containerd;
 mod debian;
 mod demo;
+mod docker;
 mod e2e;
 mod error;
 mod image;

@@ -3,7 +3,7 @@
 //! Ctrl-C ends the wait for a child with an error, so that destructors run and clean up.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -173,13 +173,25 @@ impl Process {
         Self::spawn_as_is(command)
     }
 
+    /// The same with something on its standard input, which must fit into a pipe.
+    pub(crate) fn spawn_with_input(mut command: Command, input: &str) -> Result<Self> {
+        let (reader, mut writer) = std::io::pipe()?;
+        writer.write_all(input.as_bytes())?;
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::start(command, Stdio::from(reader))
+    }
+
     /// Starts a command whose output goes where `command` says.
-    pub(crate) fn spawn_as_is(mut command: Command) -> Result<Self> {
+    pub(crate) fn spawn_as_is(command: Command) -> Result<Self> {
+        Self::start(command, Stdio::null())
+    }
+
+    fn start(mut command: Command, stdin: Stdio) -> Result<Self> {
         check_interrupt()?;
         let what = describe(&command);
         // Its own group, so that it can be killed with all its children, and so that Ctrl-C
         // reaches us alone: we decide what ends in which order.
-        command.stdin(Stdio::null()).process_group(0);
+        command.stdin(stdin).process_group(0);
         let mut registered = spawned();
         let mut child = command.spawn().context(format_args!("run `{what}`"))?;
         registered.insert(Pid::from_child(&child).as_raw_pid());
@@ -194,7 +206,6 @@ impl Process {
         })
     }
 
-    #[cfg(test)]
     pub(crate) fn pid(&self) -> i32 {
         Pid::from_child(&self.child).as_raw_pid()
     }

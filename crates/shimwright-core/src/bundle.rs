@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroups;
 use crate::error::{Context, Error};
+use crate::figures::Figures;
 
 /// The largest `config.json` that is read, in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
@@ -112,6 +113,9 @@ pub(crate) struct Record {
     pub(crate) init: Option<Init>,
     /// The container's control groups, once they exist.
     pub(crate) cgroups: Cgroups,
+    /// The engine, and what its work has cost, if a guest runs there.
+    #[serde(default)]
+    pub(crate) engine: Option<(String, Figures)>,
 }
 
 impl Record {
@@ -122,6 +126,7 @@ impl Record {
             mounted: false,
             init: None,
             cgroups: Cgroups::default(),
+            engine: None,
         }
     }
 }

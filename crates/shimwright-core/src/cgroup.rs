@@ -4,8 +4,13 @@
 //! container's first process, so that cleaning up depends neither on how the path was spelled in
 //! the spec (`cgroupsPath`, also systemd's `slice:prefix:name`) nor on a library's state file.
 
-use std::collections::BTreeMap;
-use std::io;
+pub(crate) mod freezer;
+pub(crate) mod limits;
+mod notice;
+pub(crate) mod oom;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -188,14 +193,26 @@ impl Cgroups {
         Self { directories }
     }
 
+    /// The groups of a test: one directory for one controller.
+    #[cfg(test)]
+    pub(crate) fn of_one(name: &str, directory: &Path) -> Self {
+        Self {
+            directories: [(name.to_owned(), directory.to_owned())].into(),
+        }
+    }
+
     /// The directory of a version 1 controller.
     pub(crate) fn controller(&self, name: &str) -> Option<&Path> {
         self.directories.get(name).map(PathBuf::as_path)
     }
 
-    /// The directory in the version 2 hierarchy, if resources are controlled there.
+    /// The directory in the version 2 hierarchy, if resources are controlled there. On a hybrid
+    /// machine they are not, although systemd makes groups there too.
     pub(crate) fn unified(&self) -> Option<&Path> {
-        self.controller(UNIFIED)
+        let is_legacy = CONTROLLERS
+            .iter()
+            .any(|name| self.controller(name).is_some());
+        self.controller(UNIFIED).filter(|_| !is_legacy)
     }
 
     /// Moves this process, which has a single thread, into every group.
@@ -214,7 +231,7 @@ impl Cgroups {
             std::fs::OpenOptions::new()
                 .write(true)
                 .open(directory.join(file))
-                .and_then(|mut tasks| io::Write::write_all(&mut tasks, b"0"))
+                .and_then(|mut tasks| tasks.write_all(b"0"))
         })
     }
 
@@ -269,12 +286,10 @@ impl Cgroups {
         }
     }
 
-    fn thaw(&self) {
-        if let Some(freezer) = self.controller("freezer") {
-            let _ = std::fs::write(freezer.join("freezer.state"), "THAWED");
-        }
-        if let Some(unified) = self.unified() {
-            let _ = std::fs::write(unified.join("cgroup.freeze"), "0");
+    /// Thaws the container, frozen or not, as far as there is something to thaw.
+    pub(crate) fn thaw(&self) {
+        if let Some(freezer) = freezer::Freezer::of(self) {
+            let _ = freezer.thaw();
         }
     }
 
@@ -288,6 +303,45 @@ impl Cgroups {
         self.directories
             .values()
             .try_for_each(|directory| remove_tree(directory, deadline))
+    }
+}
+
+/// Opens a file of a control group, which exists or is not to be had.
+fn open_to_write(file: &Path) -> io::Result<std::fs::File> {
+    std::fs::OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .open(file)
+}
+
+/// Writes to a file of a control group, all at once as each of them demands.
+fn write(file: &Path, value: &str) -> io::Result<()> {
+    open_to_write(file)?.write_all(value.as_bytes())
+}
+
+/// A file of lines `name value`.
+#[derive(Debug)]
+pub(crate) struct Table(HashMap<String, u64>);
+
+impl Table {
+    /// Reads a file; one that cannot be read is empty.
+    pub(crate) fn read(directory: &Path, file: &str) -> Self {
+        Self::parse(&std::fs::read_to_string(directory.join(file)).unwrap_or_default())
+    }
+
+    /// Lines of another form are left out.
+    pub(crate) fn parse(text: &str) -> Self {
+        Self(
+            text.lines()
+                .filter_map(|line| line.split_once(' '))
+                .filter_map(|(name, value)| Some((name.to_owned(), value.trim().parse().ok()?)))
+                .collect(),
+        )
+    }
+
+    /// The value of a name, or 0.
+    pub(crate) fn get(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or_default()
     }
 }
 

@@ -44,6 +44,12 @@ impl Events {
 
     /// Puts an event at the end of the queue. Never waits.
     pub(crate) fn publish<M: MessageFull>(&self, topic: &str, event: &M) {
+        self.publish_at_most(usize::MAX, topic, event);
+    }
+
+    /// The same, unless as many equal events wait to be delivered: for what can happen to a task
+    /// any number of times.
+    pub(crate) fn publish_at_most<M: MessageFull>(&self, most: usize, topic: &str, event: &M) {
         let value = match event.write_to_bytes() {
             Ok(value) => value,
             Err(error) => {
@@ -64,7 +70,13 @@ impl Events {
             event: MessageField::some(any),
             ..Envelope::default()
         };
-        self.lock().push_back(envelope);
+        let mut queue = self.lock();
+        let is_equal = |waiting: &&Envelope| waiting.event == envelope.event;
+        if most < usize::MAX && queue.iter().filter(is_equal).count() >= most {
+            return;
+        }
+        queue.push_back(envelope);
+        drop(queue);
         self.added.notify_one();
     }
 
@@ -146,5 +158,27 @@ fn with_scheme(address: &str) -> String {
         address.to_owned()
     } else {
         format!("unix://{address}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use containerd_shim_protos::events::task::TaskOOM;
+
+    #[test]
+    fn what_repeats_does_not_pile_up() {
+        let events = Events::new("n");
+        let event = |id: &str| TaskOOM {
+            container_id: id.to_owned(),
+            ..Default::default()
+        };
+        for _ in 0..5 {
+            events.publish_at_most(2, "/tasks/oom", &event("a"));
+            events.publish_at_most(2, "/tasks/oom", &event("b"));
+        }
+        assert_eq!(events.lock().len(), 4);
+        events.publish("/tasks/oom", &event("a"));
+        assert_eq!(events.lock().len(), 5);
     }
 }

@@ -32,6 +32,7 @@ mod engine;
 mod error;
 mod events;
 mod exit;
+mod figures;
 mod host;
 mod image;
 mod log;

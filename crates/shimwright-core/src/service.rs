@@ -200,12 +200,22 @@ impl TaskService for Service {
         Ok(api::Empty::new())
     }
 
-    async fn pause(&self, _: &TtrpcContext, _: api::PauseRequest) -> TtrpcResult<api::Empty> {
-        unsupported("pause")
+    async fn pause(&self, _: &TtrpcContext, request: api::PauseRequest) -> TtrpcResult<api::Empty> {
+        let tasks = Arc::clone(&self.tasks);
+        let paused = tokio::spawn(async move { tasks.pause(&request.id).await }).await;
+        reply::joined(paused)?;
+        Ok(api::Empty::new())
     }
 
-    async fn resume(&self, _: &TtrpcContext, _: api::ResumeRequest) -> TtrpcResult<api::Empty> {
-        unsupported("resume")
+    async fn resume(
+        &self,
+        _: &TtrpcContext,
+        request: api::ResumeRequest,
+    ) -> TtrpcResult<api::Empty> {
+        let tasks = Arc::clone(&self.tasks);
+        let resumed = tokio::spawn(async move { tasks.resume(&request.id).await }).await;
+        reply::joined(resumed)?;
+        Ok(api::Empty::new())
     }
 
     async fn checkpoint(
@@ -240,7 +250,14 @@ impl TaskService for Service {
         Ok(api::Empty::new())
     }
 
-    async fn update(&self, _: &TtrpcContext, _: api::UpdateTaskRequest) -> TtrpcResult<api::Empty> {
-        unsupported("update")
+    async fn update(
+        &self,
+        _: &TtrpcContext,
+        request: api::UpdateTaskRequest,
+    ) -> TtrpcResult<api::Empty> {
+        let tasks = Arc::clone(&self.tasks);
+        let updated = tokio::spawn(async move { tasks.update(request).await }).await;
+        reply::joined(updated)?;
+        Ok(api::Empty::new())
     }
 }

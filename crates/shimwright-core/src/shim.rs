@@ -8,6 +8,7 @@ mod start;
 
 use std::io::Write;
 use std::os::fd::RawFd;
+use std::path::Path;
 use std::process::ExitCode;
 
 use containerd_shim::Flags;
@@ -15,7 +16,10 @@ use containerd_shim::Flags;
 use crate::engine::{BoxError, Engine, Options};
 use crate::error::{self, Error};
 use crate::host::Host;
-use crate::{compiler, content, role, runner};
+use crate::{compiler, content, figures, role, runner};
+
+/// Where containerd keeps its bundles unless its configuration names another state directory.
+const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task";
 
 /// A containerd shim for one engine.
 ///
@@ -89,13 +93,24 @@ impl Shim {
         match flags.action.as_str() {
             "start" => start::run(&self.host, &require(flags, "start")?),
             "delete" => delete::run(&require(flags, "delete")?),
+            "metrics" => metrics(&self.host, &flags),
             "" => serve::run(self.host, &require(flags, "serve")?),
             other => Err(Error::invalid(format!("unknown action {other:?}"))),
         }
     }
 }
 
-/// Every action but `-v` and `-info` is about one container.
+/// Prints the figures of the tasks below `-bundle`: a command for administrators, not containerd.
+fn metrics(host: &Host, flags: &Flags) -> Result<(), Error> {
+    use crate::error::Context;
+    let directory = Some(flags.bundle.as_str()).filter(|bundle| !bundle.is_empty());
+    let directory = Path::new(directory.unwrap_or(BUNDLES));
+    let tasks = figures::collect(directory, host.name)
+        .with_context(|| format!("list the bundles in {}", directory.display()))?;
+    print(figures::text(host.name, &tasks))
+}
+
+/// The other actions are about one container.
 fn require(flags: Flags, action: &str) -> Result<Flags, Error> {
     if flags.id.is_empty() || flags.namespace.is_empty() {
         return Err(Error::invalid(format!("{action} needs -id and -namespace")));

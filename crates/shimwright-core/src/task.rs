@@ -25,6 +25,10 @@ pub(crate) enum State {
     Created { init: Init },
     /// The guest runs.
     Running { init: Init },
+    /// Its processes are being frozen.
+    Pausing { init: Init },
+    /// Every process is frozen.
+    Paused { init: Init },
     /// The first process has ended.
     Stopped { init: Init, exited: Exited },
 }
@@ -35,6 +39,8 @@ impl State {
             Self::Creating => "being created",
             Self::Created { .. } => "created",
             Self::Running { .. } => "running",
+            Self::Pausing { .. } => "being paused",
+            Self::Paused { .. } => "paused",
             Self::Stopped { .. } => "stopped",
         }
     }
@@ -51,9 +57,11 @@ impl State {
     pub(crate) fn init(self) -> Option<Init> {
         match self {
             Self::Creating => None,
-            Self::Created { init } | Self::Running { init } | Self::Stopped { init, .. } => {
-                Some(init)
-            }
+            Self::Created { init }
+            | Self::Running { init }
+            | Self::Pausing { init }
+            | Self::Paused { init }
+            | Self::Stopped { init, .. } => Some(init),
         }
     }
 
@@ -107,10 +115,62 @@ impl State {
         Ok(init)
     }
 
+    /// Freezing begins.
+    pub(crate) fn pausing(&mut self) -> Result<(), Error> {
+        match *self {
+            Self::Running { init } => {
+                *self = Self::Pausing { init };
+                Ok(())
+            }
+            other => Err(other.refuse("pause")),
+        }
+    }
+
+    /// Everything is frozen, unless the task was [thawed](Self::thawed) or has ended meanwhile.
+    pub(crate) fn paused(&mut self) -> Result<(), Error> {
+        match *self {
+            Self::Pausing { init } => {
+                *self = Self::Paused { init };
+                Ok(())
+            }
+            other => Err(other.refuse("pause")),
+        }
+    }
+
+    /// Whether the task can be resumed.
+    pub(crate) fn resumable(self) -> Result<(), Error> {
+        match self {
+            Self::Paused { .. } => Ok(()),
+            other => Err(other.refuse("resume")),
+        }
+    }
+
+    /// The task is frozen no more, nor about to be. Whether that changes anything.
+    pub(crate) fn thawed(&mut self) -> bool {
+        match *self {
+            Self::Pausing { init } | Self::Paused { init } => {
+                *self = Self::Running { init };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether limits may be changed: there are processes that they apply to.
+    pub(crate) fn updatable(self) -> Result<(), Error> {
+        match self {
+            Self::Creating | Self::Stopped { .. } => Err(self.refuse("update")),
+            _ => Ok(()),
+        }
+    }
+
     /// The first process has ended. Returns the process if that was not known yet.
     pub(crate) fn stopped(&mut self, exited: Exited) -> Option<Init> {
         match *self {
-            Self::Created { init } | Self::Running { init } => {
+            Self::Created { init }
+            | Self::Running { init }
+            | Self::Pausing { init }
+            | Self::Paused { init } => {
                 *self = Self::Stopped { init, exited };
                 Some(init)
             }
@@ -121,7 +181,10 @@ impl State {
     /// Whether there is a process that can be sent a signal.
     pub(crate) fn killable(self) -> Result<Init, Error> {
         match self {
-            Self::Created { init } | Self::Running { init } => Ok(init),
+            Self::Created { init }
+            | Self::Running { init }
+            | Self::Pausing { init }
+            | Self::Paused { init } => Ok(init),
             Self::Stopped { .. } => Err(Error::Finished),
             Self::Creating => Err(self.refuse("kill")),
         }
@@ -132,7 +195,9 @@ impl State {
         match self {
             Self::Created { .. } => Ok(Deletable::AfterKill),
             Self::Stopped { .. } => Ok(Deletable::Now),
-            Self::Creating | Self::Running { .. } => Err(self.refuse("delete")),
+            Self::Creating | Self::Running { .. } | Self::Pausing { .. } | Self::Paused { .. } => {
+                Err(self.refuse("delete"))
+            }
         }
     }
 }
@@ -266,12 +331,14 @@ mod tests {
         }
     }
 
-    fn all() -> [State; 4] {
+    fn all() -> [State; 6] {
         let init = init();
         [
             State::Creating,
             State::Created { init },
             State::Running { init },
+            State::Pausing { init },
+            State::Paused { init },
             State::Stopped {
                 init,
                 exited: exited(),
@@ -287,13 +354,18 @@ mod tests {
                 state.startable().is_ok(),
                 state.killable().is_ok(),
                 state.deletable().is_ok(),
+                state.updatable().is_ok(),
+                state.resumable().is_ok(),
+                state.joinable().is_ok(),
             )
         });
         let expected = [
-            ("being created", false, false, false),
-            ("created", true, true, true),
-            ("running", false, true, false),
-            ("stopped", false, false, true),
+            ("being created", false, false, false, false, false, false),
+            ("created", true, true, true, true, false, true),
+            ("running", false, true, false, true, false, true),
+            ("being paused", false, true, false, true, false, false),
+            ("paused", false, true, false, true, true, false),
+            ("stopped", false, false, true, false, false, false),
         ];
         assert_eq!(table, expected);
     }
@@ -337,21 +409,46 @@ mod tests {
     }
 
     #[test]
+    fn only_a_running_task_is_paused_and_only_while_nothing_interferes() {
+        let outcomes = all().map(|mut state| (state.pausing().is_ok(), state.paused().is_ok()));
+        let expected = [
+            (false, false),
+            (false, false),
+            (true, true),
+            (false, true),
+            (false, false),
+            (false, false),
+        ];
+        assert_eq!(outcomes, expected);
+        let mut killed = State::Pausing { init: init() };
+        assert!(killed.thawed());
+        assert_eq!(killed, State::Running { init: init() });
+        let error = killed.paused().unwrap_err();
+        assert_eq!(error.to_string(), "cannot pause a task that is running");
+    }
+
+    #[test]
+    fn thawing_concerns_what_is_frozen() {
+        let thawed = all().map(|mut state| state.thawed());
+        assert_eq!(thawed, [false, false, false, true, true, false]);
+    }
+
+    #[test]
     fn an_exit_is_noticed_once_and_in_any_state_with_a_process() {
         let noticed = all().map(|mut state| state.stopped(exited()).is_some());
-        assert_eq!(noticed, [false, true, true, false]);
+        assert_eq!(noticed, [false, true, true, true, true, false]);
     }
 
     #[test]
     fn a_refusal_names_the_call_and_the_state() {
         let error = State::Running { init: init() }.startable().unwrap_err();
         assert_eq!(error.to_string(), "cannot start a task that is running");
-        assert!(matches!(all()[3].killable(), Err(Error::Finished)));
+        assert!(matches!(all()[5].killable(), Err(Error::Finished)));
     }
 
     #[test]
     fn a_task_that_was_never_started_is_killed_to_be_deleted() {
         assert_eq!(all()[1].deletable().unwrap(), Deletable::AfterKill);
-        assert_eq!(all()[3].deletable().unwrap(), Deletable::Now);
+        assert_eq!(all()[5].deletable().unwrap(), Deletable::Now);
     }
 }

@@ -89,7 +89,8 @@ guests! {
     IDLE = "idle";
     /// [`IDLE`] as a component.
     IDLE_COMPONENT = "idle.component";
-    /// Writes to each page of as many MiB as its argument says, then prints `touched`.
+    /// Writes to each page of as many MiB as its argument says, prints `touched`, and with a second
+    /// argument waits for ever.
     MEMORY = "memory";
     /// Imports a function that no host has.
     MISSING_IMPORT = "missing-import";

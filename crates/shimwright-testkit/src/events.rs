@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use containerd_shim_protos::api::{Empty, ForwardRequest};
 use containerd_shim_protos::events::task::{
-    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskStart,
+    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskPaused,
+    TaskResumed, TaskStart,
 };
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::{Request, Response};
@@ -55,6 +56,10 @@ pub enum Content {
     Delete(TaskDelete),
     /// A task has run out of memory.
     Oom(TaskOOM),
+    /// A task was paused.
+    Paused(TaskPaused),
+    /// A task was resumed.
+    Resumed(TaskResumed),
     /// Something else.
     Other,
 }
@@ -76,6 +81,10 @@ impl Event {
             "containerd.events.TaskExit" => Content::Exit(TaskExit::parse_from_bytes(value)?),
             "containerd.events.TaskDelete" => Content::Delete(TaskDelete::parse_from_bytes(value)?),
             "containerd.events.TaskOOM" => Content::Oom(TaskOOM::parse_from_bytes(value)?),
+            "containerd.events.TaskPaused" => Content::Paused(TaskPaused::parse_from_bytes(value)?),
+            "containerd.events.TaskResumed" => {
+                Content::Resumed(TaskResumed::parse_from_bytes(value)?)
+            }
             _ => Content::Other,
         };
         Ok(Self {
@@ -97,6 +106,8 @@ impl Event {
             Content::Exit(event) => &event.container_id,
             Content::Delete(event) => &event.container_id,
             Content::Oom(event) => &event.container_id,
+            Content::Paused(event) => &event.container_id,
+            Content::Resumed(event) => &event.container_id,
             Content::Other => "",
         }
     }

@@ -101,7 +101,7 @@ fn only_shim() -> Result<i32> {
     }
 }
 
-fn kill(pid: i32) -> Result<()> {
+pub(super) fn kill(pid: i32) -> Result<()> {
     let process = Pid::from_raw(pid).ok_or_else(|| error!("{pid} is no process id"))?;
     Ok(rustix::process::kill_process(process, Signal::KILL)?)
 }

@@ -1,11 +1,12 @@
 //! What every case stands on: a containerd with our images, and a short way to run containers.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use crate::containerd::{Containerd, LONG, SHORT};
+use crate::docker::Docker;
 use crate::error::{Context, Result, ensure, error};
 use crate::image::{Entry, Image, Platform};
 use crate::process::{self, Finished, Process};
@@ -28,7 +29,10 @@ pub(super) const USER: &str = "65533:65533";
 
 /// One containerd, and what the cases need to know.
 pub(super) struct Stage {
+    // Before containerd, which it needs as long as it runs.
+    docker: Option<Docker>,
     containerd: Containerd,
+    busybox: PathBuf,
     runtime: String,
     runs_wasm: bool,
     case: &'static str,
@@ -43,8 +47,8 @@ impl Stage {
         guests: Option<&tempfile::TempDir>,
         busybox: &Path,
     ) -> Result<Self> {
-        let busybox = fs::read(busybox).context("read busybox")?;
-        let mut files = vec![Entry::file("bin/busybox", busybox)];
+        let program = fs::read(busybox).context("read busybox")?;
+        let mut files = vec![Entry::file("bin/busybox", program)];
         files.extend(["dev", "proc", "sys", "tmp"].map(Entry::directory));
         let mut linux = Image::of_files(LINUX, &["/bin/busybox", "env"], files);
         linux.env = LINUX_ENV.map(str::to_owned).to_vec();
@@ -53,7 +57,9 @@ impl Stage {
             import_guests(&containerd, guests.path())?;
         }
         Ok(Self {
+            docker: None,
             containerd,
+            busybox: busybox.to_owned(),
             runtime: runtime.to_owned(),
             runs_wasm: guests.is_some(),
             case: "",
@@ -73,6 +79,31 @@ impl Stage {
 
     pub(super) fn containerd_mut(&mut self) -> &mut Containerd {
         &mut self.containerd
+    }
+
+    /// A dockerd on this containerd, which the first case that asks for it starts.
+    pub(super) fn docker(&mut self) -> Result<&mut Docker> {
+        let docker = match self.docker.take() {
+            Some(docker) => docker,
+            None => Docker::start(&self.containerd, &self.busybox)?,
+        };
+        Ok(self.docker.insert(docker))
+    }
+
+    /// What the containers run with.
+    pub(super) fn runtime(&self) -> &str {
+        &self.runtime
+    }
+
+    /// Whether it runs WebAssembly.
+    pub(super) fn runs_wasm(&self) -> bool {
+        self.runs_wasm
+    }
+
+    /// An id that no other container has.
+    pub(super) fn new_id(&mut self) -> String {
+        self.started += 1;
+        id(self.case, self.started)
     }
 
     /// A container that runs a guest of the image [`GUESTS`], such as `hello` or `reactor#greet`.
@@ -109,10 +140,9 @@ impl Stage {
 
     /// A container that runs what the image says.
     pub(super) fn image(&mut self, image: &'static str) -> Container {
-        self.started += 1;
         Container {
             image,
-            id: id(self.case, self.started),
+            id: self.new_id(),
             runtime: self.runtime.clone(),
             options: Vec::new(),
             args: Vec::new(),

@@ -78,6 +78,7 @@ impl Job<'_> {
 
     fn create(self, stdio: Stdio, record: &mut Record) -> Answer {
         let (id, bundle, hierarchies) = (self.id, self.bundle, self.hierarchies);
+        let engine = self.host.name;
         let (systemd, no_pivot) = (self.options.systemd_cgroup, self.options.no_pivot_root);
         rootfs::mount(self.mounts, &bundle.rootfs())?;
         let Plan {
@@ -90,6 +91,10 @@ impl Job<'_> {
         let wiring = Wiring::new(stdio, &mut exec, kind, &process, &bundle.private())
             .context("make the streams of the first process")?;
         refuse_used_cgroup(&spec, hierarchies)?;
+        record.engine = exec
+            .figures
+            .clone()
+            .map(|figures| (engine.to_owned(), figures));
         let pid = if !systemd && spawn::can(&spec, hierarchies) {
             Spawn {
                 id,

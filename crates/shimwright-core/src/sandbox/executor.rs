@@ -18,6 +18,7 @@ use rustix::process::Signal;
 use super::program::ContainerKind;
 use crate::error::Error;
 use crate::exit::Status;
+use crate::figures::Figures;
 use crate::sys;
 
 /// What the process becomes.
@@ -47,6 +48,8 @@ pub(crate) struct Exec {
     /// Where a process that joins a container says why it cannot execute its program: the write
     /// end of a pipe that executing closes. Otherwise its standard error is the place.
     pub(crate) failure: Option<Arc<OwnedFd>>,
+    /// What getting at a guest's code has cost.
+    pub(crate) figures: Option<Figures>,
 }
 
 impl Executor for Exec {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use oci_spec::runtime::{Mount, Process};
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use crate::cache::{self, Cache};
 use crate::content::Store;
 use crate::engine::Engine;
 use crate::error::{Context, Error};
+use crate::figures::Figures;
 use crate::host::Host;
 use crate::options::RuntimeOptions;
 use crate::runner::{self, Orders};
@@ -87,6 +89,7 @@ impl Programs<'_> {
             shim_alive: Arc::clone(&self.shim_alive),
             controls_terminal: false,
             failure: None,
+            figures: None,
         })
     }
 
@@ -122,12 +125,14 @@ impl Programs<'_> {
         self.accepted(&*engine, wasm)?;
 
         let precompiled = self.precompiled(&*engine, &file, &digest);
-        let precompiled = precompiled.map_err(|error| match error {
+        let (precompiled, mut figures) = precompiled.map_err(|error| match error {
             Error::Invalid { what } => Error::invalid(format!("{}: {what}", entrypoint.path)),
             other => other,
         })?;
         let is_precompiled = precompiled.is_some();
-        let artifact = OwnedFd::from(precompiled.unwrap_or(file));
+        let artifact = precompiled.unwrap_or(file);
+        figures.artifact_bytes = artifact.metadata().context("inspect the artifact")?.len();
+        let artifact = OwnedFd::from(artifact);
         let mut args = process.args().clone().unwrap_or_default();
         if let Some(first) = args.first_mut() {
             entrypoint.path.clone_into(first);
@@ -152,6 +157,7 @@ impl Programs<'_> {
             shim_alive: Arc::clone(&self.shim_alive),
             controls_terminal: false,
             failure: None,
+            figures: Some(figures),
         })
     }
 
@@ -163,31 +169,39 @@ impl Programs<'_> {
         })
     }
 
-    /// The native code of a module, if the engine compiles ahead of time.
+    /// The native code of a module, if the engine compiles ahead of time, and what it has cost.
     fn precompiled(
         &self,
         engine: &dyn Engine,
         file: &File,
         digest: &str,
-    ) -> Result<Option<File>, Error> {
+    ) -> Result<(Option<File>, Figures), Error> {
+        let mut figures = Figures::default();
         let Some(precompiler) = engine.precompiler() else {
-            return Ok(None);
+            return Ok((None, figures));
         };
+        figures.cache_hit = Some(true);
         let fingerprint = precompiler.fingerprint();
         let cache = Cache::open()?;
         let key = |digest: &str| cache::key(self.host.name, &fingerprint, digest);
         if let Some(found) = cache.find(&key(digest))? {
-            return Ok(Some(found));
+            return Ok((Some(found), figures));
         }
         // What is compiled must be what the key names, whatever happens to the file meanwhile.
         let frozen = cache::frozen(file).context("read the module")?;
         let mapping = sys::Mapping::of_file(frozen.as_fd()).context("read the module")?;
         let key = key(&cache::digest(mapping.as_ref()));
         let empty = cache.empty_directory();
+        // Another launcher may be compiling the same, which is then found like any other.
         let compile = |output: &File| {
-            compiler::compile(self.host, &self.options.engine, &frozen, output, &empty)
+            let begin = Instant::now();
+            compiler::compile(self.host, &self.options.engine, &frozen, output, &empty)?;
+            figures.compile_seconds = Some(begin.elapsed().as_secs_f64());
+            figures.cache_hit = Some(false);
+            Ok(())
         };
-        cache.find_or_compile(&key, compile).map(Some)
+        let found = cache.find_or_compile(&key, compile)?;
+        Ok((Some(found), figures))
     }
 }
 

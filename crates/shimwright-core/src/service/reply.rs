@@ -74,6 +74,8 @@ fn init_state(task: &Task) -> api::StateResponse {
         State::Creating => ApiStatus::UNKNOWN,
         State::Created { .. } => ApiStatus::CREATED,
         State::Running { .. } => ApiStatus::RUNNING,
+        State::Pausing { .. } => ApiStatus::PAUSING,
+        State::Paused { .. } => ApiStatus::PAUSED,
         State::Stopped { .. } => ApiStatus::STOPPED,
     };
     api::StateResponse {

@@ -1,5 +1,7 @@
 //! The tasks of this shim, and what each call does to them.
 
+mod control;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io::Write;
@@ -19,6 +21,7 @@ use super::execs::Exec;
 use super::io::{Io, StreamPaths, descriptors};
 use super::reply;
 use crate::bundle::{Bundle, Init, Record, validate_id};
+use crate::cgroup::oom::Oom;
 use crate::cgroup::{Cgroups, Hierarchies};
 use crate::content::Store;
 use crate::error::{Context, Error};
@@ -82,6 +85,8 @@ pub(super) struct Task {
 #[derive(Debug)]
 pub(super) struct Sandbox {
     pub(super) cgroups: Cgroups,
+    /// Counts what was killed for lack of memory, if that is known.
+    oom: Option<Oom>,
     /// A handle on the first process, which cannot come to mean another one.
     pub(super) init: OwnedFd,
     pub(super) kind: ContainerKind,
@@ -233,7 +238,9 @@ impl Target {
                 if all {
                     return task.kill_every_process(signal);
                 }
-                reply::send_signal(&task.sandbox()?.init, signal)
+                reply::send_signal(&task.sandbox()?.init, signal)?;
+                task.signalled(signal);
+                Ok(())
             }
         }
     }
@@ -339,6 +346,7 @@ impl Task {
         self.poststart.store(poststart, Ordering::Relaxed);
         // Nobody else sets it: the id was reserved for this call.
         let _ = self.sandbox.set(Sandbox {
+            oom: Oom::of(&cgroups),
             cgroups,
             init: handle,
             kind,
@@ -350,6 +358,7 @@ impl Task {
         }
         self.change(|state| state.created(init))?;
         self.publish_create(request, init);
+        tokio::spawn(Arc::clone(self).watch_memory());
         let task = Arc::clone(self);
         tokio::spawn(async move {
             // The sender is dropped only if the reaper is, that is, with the shim.
@@ -451,12 +460,14 @@ impl Task {
         if self.kill_rest().is_err() {
             tracing::warn!(id = self.id, "cannot end what the task left behind");
         }
+        self.thaw_to_end();
         if tokio::time::timeout(EXECS_BOUND, self.execs_ended())
             .await
             .is_err()
         {
             tracing::warn!(id = self.id, "an exec does not end");
         }
+        self.report_oom();
         self.io.ended();
         let mut noticed = false;
         self.state.send_if_modified(|state| {
@@ -502,7 +513,16 @@ impl Task {
                 }
             }
         }
-        reply::send_signal(&self.sandbox()?.init, signal)
+        reply::send_signal(&self.sandbox()?.init, signal)?;
+        self.signalled(signal);
+        Ok(())
+    }
+
+    /// A process that is killed has to run once more to end.
+    fn signalled(&self, signal: u32) {
+        if signal == libc::SIGKILL.unsigned_abs() {
+            self.thaw_to_end();
+        }
     }
 
     async fn delete(&self) -> Result<(Init, Exited), Error> {

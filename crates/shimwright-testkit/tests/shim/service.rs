@@ -1,7 +1,7 @@
 //! The calls of the Task service that change nothing, and those that there are not.
 
 use shimwright_guests::{HELLO, IDLE};
-use shimwright_testkit::protos::api::{CheckpointTaskRequest, UpdateTaskRequest};
+use shimwright_testkit::protos::api::CheckpointTaskRequest;
 use shimwright_testkit::protos::cgroups::metrics::Metrics as MetricsV1;
 use shimwright_testkit::protos::cgroups_v2::metrics::Metrics as MetricsV2;
 use shimwright_testkit::protos::protobuf::Message;
@@ -85,17 +85,10 @@ fn what_is_unsupported_is_unimplemented(engine: &str) {
 fn check_unsupported(shim: &Shim) {
     let id = String::from("a");
     let checkpoint = CheckpointTaskRequest {
-        id: id.clone(),
-        ..Default::default()
-    };
-    let update = UpdateTaskRequest {
         id,
         ..Default::default()
     };
-    refused(shim.pause("a"), Code::UNIMPLEMENTED);
-    refused(shim.resume("a"), Code::UNIMPLEMENTED);
     refused(shim.checkpoint(&checkpoint), Code::UNIMPLEMENTED);
-    refused(shim.update(&update), Code::UNIMPLEMENTED);
 }
 
 fn shutdown_with_tasks_does_nothing(engine: &str) {
