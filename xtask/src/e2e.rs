@@ -47,8 +47,6 @@ enum Needs {
     WasmLayers,
     /// Anything that runs containers, also runc.
     AnyRuntime,
-    /// Pausing, new limits and word of exhausted memory, which our shims do not have yet.
-    Limits,
 }
 
 impl Case {
@@ -75,7 +73,7 @@ impl Case {
 
 /// Every case, in the order they run.
 fn cases() -> impl Iterator<Item = &'static Case> {
-    let tables: [&[Case]; 9] = [
+    let tables: [&[Case]; 10] = [
         program::CASES,
         create::CASES,
         file::CASES,
@@ -154,7 +152,6 @@ impl Selection {
             Needs::Ours => self.runtime.is_none(),
             Needs::WasmLayers => self.runtime.is_none() && release.has_wasm_layers(),
             Needs::AnyRuntime => true,
-            Needs::Limits => self.runtime.is_some(),
         };
         possible
             && (!case.docker || release.has_docker())

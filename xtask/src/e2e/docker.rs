@@ -86,11 +86,11 @@ pub(super) const CASES: &[Case] = &[
         Needs::AnyRuntime,
         terminal_size,
     ),
-    Case::docker("docker pause and unpause", Needs::Limits, pause),
-    Case::docker("docker update", Needs::Limits, update),
+    Case::docker("docker pause and unpause", Needs::AnyRuntime, pause),
+    Case::docker("docker update", Needs::AnyRuntime, update),
     Case::docker(
         "docker tells that memory ran out",
-        Needs::Limits,
+        Needs::AnyRuntime,
         out_of_memory,
     ),
 ];
