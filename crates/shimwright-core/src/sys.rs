@@ -257,6 +257,26 @@ pub(crate) fn keep_over_exec(descriptor: impl AsFd) -> io::Result<()> {
     )?)
 }
 
+/// Copies descriptors to the numbers from `first` on, where a program expects them after `exec`.
+///
+/// Only in a forked child that is about to execute: what had these numbers is closed.
+pub(crate) fn place(descriptors: &[OwnedFd], first: RawFd) -> io::Result<()> {
+    let beyond = (first..).nth(descriptors.len()).unwrap_or(RawFd::MAX);
+    // One of them may sit on the number of another.
+    let moved = descriptors
+        .iter()
+        .map(|descriptor| Ok(rustix::io::fcntl_dupfd_cloexec(descriptor, beyond)?))
+        .collect::<io::Result<Vec<OwnedFd>>>()?;
+    for (number, descriptor) in (first..).zip(&moved) {
+        // SAFETY: the child leaves the owners of these numbers behind: it executes or ends with
+        // `exit_now`, and drops none of them before that.
+        if unsafe { libc::dup2(descriptor.as_raw_fd(), number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// Takes ownership of a descriptor this process was started with.
 pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: `fcntl` with `F_GETFD` only inspects the number.

@@ -11,6 +11,7 @@ mod failures;
 mod kill;
 mod lifecycle;
 mod linux;
+mod logger;
 mod many;
 mod posture;
 mod service;
