@@ -249,6 +249,38 @@ pub(crate) fn end_on_signals() {
     }
 }
 
+/// Ends the process because its time is over. Async-signal-safe.
+extern "C" fn exit_on_time_limit(_: i32) {
+    const REASON: &[u8] = b"the guest has reached its time limit\n";
+    let mut stderr = libc::pollfd {
+        fd: libc::STDERR_FILENO,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: `poll`, `write` and `_exit` may be called in a signal handler (`signal-safety(7)`),
+    // and are given one structure and one constant. A pipe that can be written takes a page, so
+    // this never waits for whoever reads it.
+    unsafe {
+        if libc::poll(&raw mut stderr, 1, 0) == 1 && stderr.revents & libc::POLLOUT != 0 {
+            libc::write(libc::STDERR_FILENO, REASON.as_ptr().cast(), REASON.len());
+        }
+        libc::_exit(i32::from(crate::exit::Status::TIMED_OUT.code()))
+    }
+}
+
+/// Has the kernel end this process after some seconds, whatever it does by then.
+pub(crate) fn end_after(seconds: u32) {
+    // SAFETY: the handler has the required signature and is async-signal-safe; `alarm` takes an
+    // integer only.
+    unsafe {
+        libc::signal(
+            libc::SIGALRM,
+            exit_on_time_limit as *const () as libc::sighandler_t,
+        );
+        libc::alarm(seconds);
+    }
+}
+
 /// Lets `descriptor` survive the next `exec`.
 pub(crate) fn keep_over_exec(descriptor: impl AsFd) -> io::Result<()> {
     Ok(rustix::io::fcntl_setfd(

@@ -10,6 +10,7 @@ mod exec;
 mod failures;
 mod kill;
 mod lifecycle;
+mod limits;
 mod linux;
 mod logger;
 mod many;
