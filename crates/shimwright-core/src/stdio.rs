@@ -101,6 +101,22 @@ pub(crate) fn open(stdin: &str, stdout: &str, stderr: &str) -> Result<(Streams, 
     Ok((streams, held))
 }
 
+impl Streams {
+    /// Has a user and a group of the node own the pipes among them, so that a container in a user
+    /// namespace can open `/dev/stdout` again.
+    pub(crate) fn give_to(&self, user: u32, group: u32) -> Result<(), Error> {
+        use rustix::process::{Gid, Uid};
+        for stream in [&self.stdin, &self.stdout, &self.stderr] {
+            let kind = rustix::fs::fstat(stream).context("inspect a stream")?;
+            if rustix::fs::FileType::from_raw_mode(kind.st_mode).is_fifo() {
+                let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+                rustix::fs::fchown(stream, Some(user), Some(group)).context("own a stream")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Held {
     /// Lets the guest see the end of its input, once the client has closed its side too.
     pub(crate) fn close_stdin(&mut self) {
@@ -356,6 +372,21 @@ mod tests {
         assert!(rest.is_empty());
         assert!(open("", "binary:///l", "binary:///other").is_err());
         assert!(open("binary:///l", "", "").is_err());
+    }
+
+    #[tokio::test]
+    async fn pipes_are_given_to_a_user_and_files_are_not() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        let (path, file) = (fifo(&directory, "out"), directory.path().join("err"));
+        let uri = format!("file://{}", file.display());
+        let (streams, _held) = open("", &path, &uri).unwrap();
+        let (own, group) = (rustix::process::geteuid(), rustix::process::getegid());
+        // Only root can give it away, but nobody is refused to keep it.
+        let user = if own.is_root() { 1234 } else { own.as_raw() };
+        streams.give_to(user, group.as_raw()).unwrap();
+        assert_eq!(std::fs::metadata(path).unwrap().uid(), user);
+        assert_eq!(std::fs::metadata(file).unwrap().uid(), own.as_raw());
     }
 
     #[tokio::test]

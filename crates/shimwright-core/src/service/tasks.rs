@@ -302,7 +302,7 @@ impl Task {
         request: &api::CreateTaskRequest,
         options: RuntimeOptions,
     ) -> Result<u32, Error> {
-        let (stdio, client) = self.open(&self.io).await?;
+        let (stdio, client) = self.open(&self.io, &options).await?;
         let shared = &self.shared;
         let launching = shared.reaper.launching();
         let keep = self.keep(&stdio);
@@ -563,8 +563,17 @@ impl Task {
     }
 
     /// Opens the streams of a process that is about to be made, and starts what is to read them.
-    pub(super) async fn open(&self, io: &Io) -> Result<(Stdio, Pending), Error> {
+    pub(super) async fn open(
+        &self,
+        io: &Io,
+        options: &RuntimeOptions,
+    ) -> Result<(Stdio, Pending), Error> {
         let opened = io.open()?;
+        if let Stdio::Streams(streams) = &opened.0
+            && (options.io_uid, options.io_gid) != (0, 0)
+        {
+            streams.give_to(options.io_uid, options.io_gid)?;
+        }
         let (reaper, namespace) = (&self.shared.reaper, &self.shared.store.namespace);
         io.start_logger(reaper, &self.bundle, &self.id, namespace)
             .await?;

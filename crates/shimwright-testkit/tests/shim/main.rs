@@ -14,6 +14,7 @@ mod limits;
 mod linux;
 mod logger;
 mod many;
+mod options;
 mod posture;
 mod service;
 mod start;
