@@ -8,6 +8,7 @@ mod docker;
 mod exec;
 mod file;
 mod linux;
+mod options;
 mod pod;
 mod program;
 mod signal;
@@ -44,6 +45,8 @@ enum Needs {
     Ours,
     /// The same, and a containerd that knows layers of WebAssembly.
     WasmLayers,
+    /// The same as ours, and a `ctr` with an option for the user.
+    UserOption,
     /// Anything that runs containers, also runc.
     AnyRuntime,
     /// Pausing, new limits and word of exhausted memory, which our shims do not have yet.
@@ -81,6 +84,7 @@ fn cases() -> impl Iterator<Item = &'static Case> {
         signal::CASES,
         linux::CASES,
         exec::CASES,
+        options::CASES,
         pod::CASES,
         daemon::CASES,
         docker::CASES,
@@ -151,6 +155,7 @@ impl Selection {
         let possible = match case.needs {
             Needs::Ours => self.runtime.is_none(),
             Needs::WasmLayers => self.runtime.is_none() && release.has_wasm_layers(),
+            Needs::UserOption => self.runtime.is_none() && release.has_user_option(),
             Needs::AnyRuntime => true,
             Needs::Limits => self.runtime.is_some(),
         };
