@@ -8,6 +8,7 @@ mod docker;
 mod exec;
 mod file;
 mod linux;
+mod options;
 mod pod;
 mod program;
 mod signal;
@@ -45,6 +46,8 @@ enum Needs {
     Ours,
     /// The same, and a containerd that knows layers of WebAssembly.
     WasmLayers,
+    /// The same as ours, and a `ctr` with an option for the user.
+    UserOption,
     /// Anything that runs containers, also runc.
     AnyRuntime,
 }
@@ -73,7 +76,7 @@ impl Case {
 
 /// Every case, in the order they run.
 fn cases() -> impl Iterator<Item = &'static Case> {
-    let tables: [&[Case]; 10] = [
+    let tables: [&[Case]; 11] = [
         program::CASES,
         create::CASES,
         file::CASES,
@@ -81,6 +84,7 @@ fn cases() -> impl Iterator<Item = &'static Case> {
         linux::CASES,
         exec::CASES,
         task::CASES,
+        options::CASES,
         pod::CASES,
         daemon::CASES,
         docker::CASES,
@@ -151,6 +155,7 @@ impl Selection {
         let possible = match case.needs {
             Needs::Ours => self.runtime.is_none(),
             Needs::WasmLayers => self.runtime.is_none() && release.has_wasm_layers(),
+            Needs::UserOption => self.runtime.is_none() && release.has_user_option(),
             Needs::AnyRuntime => true,
         };
         possible

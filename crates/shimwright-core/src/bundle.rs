@@ -85,6 +85,28 @@ impl Bundle {
         write_atomically(&path, &text).with_context(|| format!("write {}", path.display()))
     }
 
+    /// Writes down a logger's process, in a file of its own: several may be started at once.
+    pub(crate) fn record_logger(&self, process: Init) -> Result<(), Error> {
+        let directory = self.private().join("loggers");
+        let path = directory.join(process.pid.to_string());
+        let write = || {
+            std::fs::create_dir_all(&directory)?;
+            write_atomically(&path, &serde_json::to_vec(&process)?)
+        };
+        write().with_context(|| format!("write {}", path.display()))
+    }
+
+    /// The loggers that were started for the container.
+    pub(crate) fn loggers(&self) -> Vec<Init> {
+        let files = std::fs::read_dir(self.private().join("loggers"));
+        files
+            .into_iter()
+            .flatten()
+            .filter_map(|file| read_bounded(&file.ok()?.path()).ok())
+            .filter_map(|text| serde_json::from_slice(&text).ok())
+            .collect()
+    }
+
     /// Makes our own directory, readable by root only.
     pub(crate) fn make_private(&self) -> Result<(), Error> {
         use std::os::unix::fs::DirBuilderExt;

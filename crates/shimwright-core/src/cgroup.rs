@@ -9,7 +9,7 @@ pub(crate) mod limits;
 mod notice;
 pub(crate) mod oom;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -129,6 +129,27 @@ impl Hierarchies {
             .filter(|(_, directory)| directory.exists())
             .collect();
         Ok(Cgroups::without(theirs, &own))
+    }
+
+    /// Moves a process into the control groups at a path, in each hierarchy that has one there.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if none has.
+    pub(crate) fn admit(&self, path: &Path, pid: u32) -> io::Result<()> {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        let is_plain = below
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
+        let points = self.mounts.values().map(|(_, point)| point.join(below));
+        // Controllers that are mounted together have one directory.
+        let directories: BTreeSet<_> = points.filter(|directory| directory.is_dir()).collect();
+        if !is_plain || directories.is_empty() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        directories.iter().try_for_each(|directory| {
+            std::fs::write(directory.join("cgroup.procs"), pid.to_string())
+        })
     }
 
     /// Whether resources are controlled by version 1 hierarchies.

@@ -5,6 +5,7 @@
 /// | what happened | status |
 /// | --- | --- |
 /// | the guest returned, or exited with *n* | *n* modulo 256 |
+/// | the guest has run for its time limit | 124 |
 /// | the engine failed before or around the guest | 125 |
 /// | the process of an exec could not be started | 127 |
 /// | the guest trapped | 134, that is 128 + `SIGABRT` |
@@ -13,6 +14,9 @@
 pub struct Status(u8);
 
 impl Status {
+    /// The guest has run for its time limit, as the container's standard error says too; the number
+    /// is that of `timeout(1)`.
+    pub const TIMED_OUT: Self = Self(124);
     /// The engine could not run the guest; the reason is on the container's standard error.
     pub const ENGINE_FAILED: Self = Self(125);
     /// The guest trapped; the reason is on the container's standard error.

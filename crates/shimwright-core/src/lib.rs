@@ -37,6 +37,7 @@ mod host;
 mod image;
 mod log;
 mod metrics;
+mod node;
 mod options;
 mod policy;
 mod reaper;

@@ -7,9 +7,11 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{CodedInputStream, Message};
 use containerd_shim_protos::shim::oci::Options as RuncOptions;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::engine;
 use crate::error::Error;
+use crate::policy::Limits;
 
 /// The largest options file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -27,6 +29,28 @@ pub(crate) struct RuntimeOptions {
     pub(crate) shim_cgroup: String,
     /// Change the root without `pivot_root(2)`, for a root file system in the initramfs.
     pub(crate) no_pivot_root: bool,
+    /// The user that owns the container's pipes, for one in a user namespace.
+    pub(crate) io_uid: u32,
+    /// The group that owns them.
+    pub(crate) io_gid: u32,
+    /// Another program than runc, which none is executed of here: it has to be empty.
+    binary_name: String,
+    /// No container is given a session keyring of its own.
+    #[serde(rename = "NoNewKeyring")]
+    _no_new_keyring: IgnoredAny,
+    /// Where runc keeps its state; ours is in the bundle.
+    #[serde(rename = "Root")]
+    _root: IgnoredAny,
+    /// Checkpoints, which there are none of.
+    #[serde(rename = "CriuImagePath")]
+    _criu_image_path: IgnoredAny,
+    #[serde(rename = "CriuWorkPath")]
+    _criu_work_path: IgnoredAny,
+    #[serde(rename = "CriuPath")]
+    _criu_path: IgnoredAny,
+    /// What guests may use at most.
+    #[serde(rename = "limits")]
+    pub(crate) limits: Limits,
     /// The engine's own settings.
     #[serde(rename = "engine")]
     pub(crate) engine: serde_json::Map<String, serde_json::Value>,
@@ -39,7 +63,7 @@ impl RuntimeOptions {
             return Ok(Self::default());
         };
         // containerd writes bare type names, other clients prefix them with a host.
-        match any.type_url.rsplit('/').next() {
+        let options = match any.type_url.rsplit('/').next() {
             Some("runtimeoptions.v1.Options") => Self::from_toml_message(&any.value),
             Some("containerd.runc.v1.Options") => {
                 let options = RuncOptions::parse_from_bytes(&any.value)
@@ -48,14 +72,24 @@ impl RuntimeOptions {
                     systemd_cgroup: options.systemd_cgroup,
                     shim_cgroup: options.shim_cgroup,
                     no_pivot_root: options.no_pivot_root,
-                    engine: serde_json::Map::new(),
+                    io_uid: options.io_uid,
+                    io_gid: options.io_gid,
+                    binary_name: options.binary_name,
+                    ..Self::default()
                 })
             }
             _ => Err(Error::invalid(format!(
                 "unknown runtime options {}",
                 any.type_url
             ))),
+        }?;
+        if options.binary_name.is_empty() {
+            return Ok(options);
         }
+        Err(Error::invalid(format!(
+            "the option BinaryName is {:?}, but this shim executes no other runtime",
+            options.binary_name
+        )))
     }
 
     /// `runtimeoptions.v1.Options`: `type_url` = 1, `config_path` = 2, `config_body` = 3.
@@ -94,7 +128,8 @@ impl RuntimeOptions {
     }
 }
 
-fn read_bounded(path: &str) -> std::io::Result<Vec<u8>> {
+/// Reads a file of a configuration's size.
+pub(crate) fn read_bounded(path: &str) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let mut content = Vec::new();
     let read = std::fs::File::open(path)?
@@ -111,7 +146,9 @@ mod tests {
     use super::*;
 
     fn toml_options(body: &str) -> Any {
-        let mut value = vec![0x0a, 1, b'x', 0x1a, u8::try_from(body.len()).unwrap()];
+        let length = u8::try_from(body.len() & 0x7f).unwrap() | 0x80;
+        let rest = u8::try_from(body.len() >> 7).unwrap();
+        let mut value = vec![0x0a, 1, b'x', 0x1a, length, rest];
         value.extend_from_slice(body.as_bytes());
         Any {
             type_url: "runtimeoptions.v1.Options".into(),
@@ -149,9 +186,54 @@ mod tests {
     }
 
     #[test]
+    fn a_misspelt_limit_is_an_error_that_names_it() {
+        let error = |body| {
+            let options = RuntimeOptions::decode(Some(&toml_options(body)));
+            options.unwrap_err().to_string()
+        };
+        let text = error("[limits]\ntimelimit = 1\n");
+        assert!(text.contains("timelimit"), "{text}");
+        let text = error("[limits]\nopen_files = 1\n");
+        assert!(text.contains("open_files"), "{text}");
+    }
+
+    #[test]
+    fn a_configuration_for_runc_can_be_kept() {
+        let body = "BinaryName = ''\nCriuImagePath = ''\nCriuPath = ''\nCriuWorkPath = ''\n\
+                    IoGid = 7\nIoUid = 6\nNoNewKeyring = true\nNoPivotRoot = true\n\
+                    Root = '/run/runc'\nShimCgroup = '/shims'\nSystemdCgroup = true\n";
+        let options = RuntimeOptions::decode(Some(&toml_options(body))).unwrap();
+        assert_eq!((options.io_uid, options.io_gid), (6, 7));
+        assert!(options.no_pivot_root);
+        assert_eq!(options.shim_cgroup, "/shims");
+    }
+
+    #[test]
+    fn another_runtime_is_not_taken_for_ours() {
+        let runc = RuncOptions {
+            binary_name: "crun".into(),
+            ..RuncOptions::default()
+        };
+        let runc = Any {
+            type_url: "containerd.runc.v1.Options".into(),
+            value: runc.write_to_bytes().unwrap(),
+            ..Any::default()
+        };
+        for any in [runc, toml_options("BinaryName = 'crun'")] {
+            let error = RuntimeOptions::decode(Some(&any)).unwrap_err().to_string();
+            assert!(error.contains("BinaryName is \"crun\""), "{error}");
+        }
+    }
+
+    #[test]
     fn options_of_the_runc_shim_are_accepted() {
+        // All that any client sends, also what has no meaning here.
         let runc = RuncOptions {
             systemd_cgroup: true,
+            no_new_keyring: true,
+            io_uid: 6,
+            root: "/run/docker/runtime-runc".into(),
+            criu_image_path: "/criu".into(),
             ..RuncOptions::default()
         };
         let any = Any {

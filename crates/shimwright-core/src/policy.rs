@@ -1,9 +1,12 @@
 //! What a WebAssembly guest is given of its container, decided here once for every engine.
 
+mod limits;
+
 use oci_spec::runtime::{Mount, Process, Spec};
 
 use crate::error::Error;
 use crate::workload::Preopen;
+pub(crate) use limits::Limits;
 
 /// File systems of the kernel's that a guest has no use for and could do harm with: through
 /// `/proc/self/mem` a guest that may open files below `/` would write to its own engine's memory.

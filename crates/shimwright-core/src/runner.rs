@@ -28,6 +28,8 @@ pub(crate) struct Orders {
     pub(crate) artifact: RawFd,
     /// The artifact's kind if the cache supplied it as native code.
     pub(crate) precompiled: Option<PrecompiledKind>,
+    /// How many seconds the guest may run.
+    pub(crate) time_limit: Option<u32>,
     /// The engine's options.
     pub(crate) options: serde_json::Map<String, serde_json::Value>,
 }
@@ -102,6 +104,9 @@ pub(crate) fn main(host: &Host, descriptor: RawFd) -> Status {
 }
 
 fn run(host: &Host, orders: Orders) -> Result<Exit, BoxError> {
+    if let Some(seconds) = orders.time_limit {
+        sys::end_after(seconds);
+    }
     let file = sys::inherited(orders.artifact)?;
     let artifact = match orders.precompiled {
         Some(kind) => Artifact::Precompiled(Precompiled::trusted(file, kind.into())),

@@ -9,19 +9,23 @@
 //!
 //! No call here waits for the other side.
 
+mod logger;
 pub(crate) mod terminal;
+mod uri;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::inotify;
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Context, Error};
 use crate::sys;
+pub(crate) use logger::{Logger, Pending};
+use uri::Place;
 
 /// What a process of a container is to have as its standard streams.
 #[derive(Debug)]
@@ -60,39 +64,57 @@ pub(crate) struct Held {
     outputs: Vec<OwnedFd>,
     /// Output FIFOs that no client had open yet at `create`.
     unseen: Vec<Unseen>,
+    /// What is to read the outputs, until it is started.
+    pending: Option<Pending>,
 }
 
 /// An output FIFO that no client had open yet. A write end is held besides the read end: opening
 /// a FIFO for reading waits for a writer, and the guest may have come and gone by then.
 #[derive(Debug)]
 struct Unseen {
-    path: String,
+    path: PathBuf,
     keeper: OwnedFd,
     writer: OwnedFd,
 }
 
-/// Opens the streams of a task. An empty path is `/dev/null`.
+/// Opens the streams of a task. An empty name is `/dev/null`.
 ///
 /// # Errors
 ///
-/// `Invalid` or `NotSupported` for a path that cannot be used, naming it.
+/// `Invalid` or `NotSupported` for a name that cannot be used, naming it.
 pub(crate) fn open(stdin: &str, stdout: &str, stderr: &str) -> Result<(Streams, Held), Error> {
     let mut held = Held::default();
     let stdin = held.input(stdin)?;
-    let first = held.output(stdout)?;
-    let second = if stderr == stdout {
-        first.try_clone().context("duplicate the standard output")?
+    let outputs = (Place::parse(stdout)?, Place::parse(stderr)?);
+    let (stdout, stderr) = if stdout == stderr && !matches!(outputs.0, Place::Logger(_)) {
+        let first = held.output(outputs.0)?;
+        let second = first.try_clone().context("duplicate the standard output")?;
+        (first, second)
     } else {
-        held.output(stderr)?
+        held.outputs(outputs)?
     };
-    Ok((
-        Streams {
-            stdin,
-            stdout: first,
-            stderr: second,
-        },
-        held,
-    ))
+    let streams = Streams {
+        stdin,
+        stdout,
+        stderr,
+    };
+    Ok((streams, held))
+}
+
+impl Streams {
+    /// Has a user and a group of the node own the pipes among them, so that a container in a user
+    /// namespace can open `/dev/stdout` again.
+    pub(crate) fn give_to(&self, user: u32, group: u32) -> Result<(), Error> {
+        use rustix::process::{Gid, Uid};
+        for stream in [&self.stdin, &self.stdout, &self.stderr] {
+            let kind = rustix::fs::fstat(stream).context("inspect a stream")?;
+            if rustix::fs::FileType::from_raw_mode(kind.st_mode).is_fifo() {
+                let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+                rustix::fs::fchown(stream, Some(user), Some(group)).context("own a stream")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Held {
@@ -107,41 +129,83 @@ impl Held {
         Waiting(std::mem::take(&mut self.unseen))
     }
 
-    fn input(&mut self, path: &str) -> Result<OwnedFd, Error> {
-        let Some(path) = plain(path)? else {
-            return null();
+    /// The logger that has to be started before the guest is, if the outputs are for one.
+    pub(crate) fn take_pending(&mut self) -> Option<Pending> {
+        self.pending.take()
+    }
+
+    fn input(&mut self, name: &str) -> Result<OwnedFd, Error> {
+        let path = match Place::parse(name)? {
+            Place::Null => return null(),
+            Place::Path(path) => path,
+            Place::File(_) | Place::Logger(_) => {
+                return Err(Error::invalid(format!(
+                    "the standard input cannot be {name}"
+                )));
+            }
         };
-        let cannot_open = || format!("open the standard input {path}");
+        let cannot_open = || format!("open the standard input {}", path.display());
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let reader = rustix::fs::open(path, flags, Mode::empty()).with_context(cannot_open)?;
-        if is_fifo(path) {
+        let reader = rustix::fs::open(&path, flags, Mode::empty()).with_context(cannot_open)?;
+        if is_fifo(&path) {
             let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let writer = rustix::fs::open(path, flags, Mode::empty()).with_context(cannot_open)?;
+            let writer = rustix::fs::open(&path, flags, Mode::empty()).with_context(cannot_open)?;
             self.stdin = Some(writer);
         }
         wait_on_io(&reader).with_context(cannot_open)?;
         Ok(reader)
     }
 
-    fn output(&mut self, path: &str) -> Result<OwnedFd, Error> {
-        if let Some(path) = path.strip_prefix("file://") {
-            return append(path).with_context(|| format!("open the output file {path}"));
-        }
-        let Some(path) = plain(path)? else {
-            return null();
+    /// Opens both outputs. A logger reads one of them or both.
+    fn outputs(&mut self, places: (Place, Place)) -> Result<(OwnedFd, OwnedFd), Error> {
+        use rustix::pipe::{PipeFlags, pipe_with};
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).context("make a pipe for a logger");
+        let program = match &places {
+            (Place::Logger(first), Place::Logger(second)) if first != second => {
+                return Err(Error::invalid("the outputs have two different loggers"));
+            }
+            (Place::Logger(program), _) | (_, Place::Logger(program)) => program.clone(),
+            _ => return Ok((self.output(places.0)?, self.output(places.1)?)),
         };
-        let cannot_open = || format!("open the output {path}");
-        if !is_fifo(path) {
+        let mut open = |place| -> Result<(OwnedFd, OwnedFd), Error> {
+            let (reader, writer) = pipe()?;
+            match place {
+                Place::Logger(_) => Ok((reader, writer)),
+                // The logger sees the end of the output that is not for it.
+                other => Ok((reader, self.output(other)?)),
+            }
+        };
+        let (first, stdout) = open(places.0)?;
+        let (second, stderr) = open(places.1)?;
+        self.pending = Some(Pending {
+            program,
+            outputs: [first, second],
+        });
+        Ok((stdout, stderr))
+    }
+
+    fn output(&mut self, place: Place) -> Result<OwnedFd, Error> {
+        let path = match place {
+            Place::Null => return null(),
+            Place::Path(path) => path,
+            Place::File(path) => {
+                return append(&path)
+                    .with_context(|| format!("open the output file {}", path.display()));
+            }
+            Place::Logger(_) => return Err(Error::invalid("a logger is no file")),
+        };
+        let cannot_open = || format!("open the output {}", path.display());
+        if !is_fifo(&path) {
             let file = OpenOptions::new()
                 .append(true)
-                .open(path)
+                .open(&path)
                 .with_context(cannot_open)?;
             return Ok(file.into());
         }
         let write = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let read = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let found = rustix::fs::open(path, write, Mode::empty());
-        let keeper = rustix::fs::open(path, read, Mode::empty()).with_context(cannot_open)?;
+        let found = rustix::fs::open(&path, write, Mode::empty());
+        let keeper = rustix::fs::open(&path, read, Mode::empty()).with_context(cannot_open)?;
         let writer = match found {
             Ok(writer) => {
                 self.outputs.push(keeper);
@@ -149,11 +213,11 @@ impl Held {
             }
             Err(rustix::io::Errno::NXIO) => {
                 // No client yet; with our own read end open this no longer fails.
-                let open = || rustix::fs::open(path, write, Mode::empty());
+                let open = || rustix::fs::open(&path, write, Mode::empty());
                 let guest = open().with_context(cannot_open)?;
                 let writer = open().with_context(cannot_open)?;
                 self.unseen.push(Unseen {
-                    path: path.to_owned(),
+                    path: path.clone(),
                     keeper,
                     writer,
                 });
@@ -205,33 +269,17 @@ fn has_reader(writer: &OwnedFd) -> io::Result<bool> {
     Ok(!wanted[0].revents().contains(PollFlags::ERR))
 }
 
-/// The path of a FIFO or file; `None` if the stream is not wanted.
-fn plain(path: &str) -> Result<Option<&str>, Error> {
-    if path.is_empty() {
-        return Ok(None);
-    }
-    let path = path.strip_prefix("fifo://").unwrap_or(path);
-    if let Some((scheme, _)) = path.split_once("://") {
-        return Err(Error::NotSupported {
-            operation: format!("a stream of scheme {scheme}"),
-        });
-    }
-    if !path.starts_with('/') {
-        return Err(Error::invalid(format!(
-            "the path of a stream is not absolute: {path}"
-        )));
-    }
-    Ok(Some(path))
-}
-
 fn null() -> Result<OwnedFd, Error> {
     let file = OpenOptions::new().read(true).write(true).open("/dev/null");
     Ok(file.context("open /dev/null")?.into())
 }
 
-fn append(path: &str) -> io::Result<OwnedFd> {
-    if let Some(parent) = Path::new(path).parent() {
-        std::fs::create_dir_all(parent)?;
+fn append(path: &Path) -> io::Result<OwnedFd> {
+    if let Some(parent) = path.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(parent)?;
     }
     let file: File = OpenOptions::new()
         .create(true)
@@ -241,7 +289,7 @@ fn append(path: &str) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn is_fifo(path: &str) -> bool {
+fn is_fifo(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
@@ -311,17 +359,39 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unknown_schemes_and_relative_paths_are_refused() {
-        let error = |path| open("", path, "").unwrap_err().to_string();
-        assert_eq!(
-            error("binary:///x"),
-            "a stream of scheme binary is not supported"
-        );
-        assert_eq!(error("out"), "the path of a stream is not absolute: out");
+    async fn one_logger_reads_what_is_for_it() {
+        let pending = |stdout, stderr| open("", stdout, stderr).unwrap().1.take_pending();
+        assert!(pending("", "").is_none());
+        assert!(pending("binary:///l?a=b", "binary:///l?a=b").is_some());
+        let mut alone = pending("", "binary:///l").unwrap();
+        let mut rest = Vec::new();
+        let [stdout, _] = &mut alone.outputs;
+        File::from(stdout.try_clone().unwrap())
+            .read_to_end(&mut rest)
+            .unwrap();
+        assert!(rest.is_empty());
+        assert!(open("", "binary:///l", "binary:///other").is_err());
+        assert!(open("binary:///l", "", "").is_err());
     }
 
     #[tokio::test]
-    async fn a_plain_file_is_appended_to() {
+    async fn pipes_are_given_to_a_user_and_files_are_not() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        let (path, file) = (fifo(&directory, "out"), directory.path().join("err"));
+        let uri = format!("file://{}", file.display());
+        let (streams, _held) = open("", &path, &uri).unwrap();
+        let (own, group) = (rustix::process::geteuid(), rustix::process::getegid());
+        // Only root can give it away, but nobody is refused to keep it.
+        let user = if own.is_root() { 1234 } else { own.as_raw() };
+        streams.give_to(user, group.as_raw()).unwrap();
+        assert_eq!(std::fs::metadata(path).unwrap().uid(), user);
+        assert_eq!(std::fs::metadata(file).unwrap().uid(), own.as_raw());
+    }
+
+    #[tokio::test]
+    async fn a_file_is_made_and_appended_to() {
+        use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log/out.txt");
         let uri = format!("file://{}", path.display());
@@ -331,6 +401,8 @@ mod tests {
                 .write_all(word.as_bytes())
                 .unwrap();
         }
-        assert_eq!(std::fs::read_to_string(path).unwrap(), "ab");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "ab");
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644);
     }
 }

@@ -249,12 +249,64 @@ pub(crate) fn end_on_signals() {
     }
 }
 
+/// Ends the process because its time is over. Async-signal-safe.
+extern "C" fn exit_on_time_limit(_: i32) {
+    const REASON: &[u8] = b"the guest has reached its time limit\n";
+    let mut stderr = libc::pollfd {
+        fd: libc::STDERR_FILENO,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: `poll`, `write` and `_exit` may be called in a signal handler (`signal-safety(7)`),
+    // and are given one structure and one constant. A pipe that can be written takes a page, so
+    // this never waits for whoever reads it.
+    unsafe {
+        if libc::poll(&raw mut stderr, 1, 0) == 1 && stderr.revents & libc::POLLOUT != 0 {
+            libc::write(libc::STDERR_FILENO, REASON.as_ptr().cast(), REASON.len());
+        }
+        libc::_exit(i32::from(crate::exit::Status::TIMED_OUT.code()))
+    }
+}
+
+/// Has the kernel end this process after some seconds, whatever it does by then.
+pub(crate) fn end_after(seconds: u32) {
+    // SAFETY: the handler has the required signature and is async-signal-safe; `alarm` takes an
+    // integer only.
+    unsafe {
+        libc::signal(
+            libc::SIGALRM,
+            exit_on_time_limit as *const () as libc::sighandler_t,
+        );
+        libc::alarm(seconds);
+    }
+}
+
 /// Lets `descriptor` survive the next `exec`.
 pub(crate) fn keep_over_exec(descriptor: impl AsFd) -> io::Result<()> {
     Ok(rustix::io::fcntl_setfd(
         descriptor,
         rustix::io::FdFlags::empty(),
     )?)
+}
+
+/// Copies descriptors to the numbers from `first` on, where a program expects them after `exec`.
+///
+/// Only in a forked child that is about to execute: what had these numbers is closed.
+pub(crate) fn place(descriptors: &[OwnedFd], first: RawFd) -> io::Result<()> {
+    let beyond = (first..).nth(descriptors.len()).unwrap_or(RawFd::MAX);
+    // One of them may sit on the number of another.
+    let moved = descriptors
+        .iter()
+        .map(|descriptor| Ok(rustix::io::fcntl_dupfd_cloexec(descriptor, beyond)?))
+        .collect::<io::Result<Vec<OwnedFd>>>()?;
+    for (number, descriptor) in (first..).zip(&moved) {
+        // SAFETY: the child leaves the owners of these numbers behind: it executes or ends with
+        // `exit_now`, and drops none of them before that.
+        if unsafe { libc::dup2(descriptor.as_raw_fd(), number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Takes ownership of a descriptor this process was started with.

@@ -37,6 +37,11 @@ pub const SHIM_DIR_VARIABLE: &str = "SHIMWRIGHT_SHIM_DIR";
 /// The variable with the directory of compiled guests, which shims pass on to their processes.
 pub const CACHE_DIR_VARIABLE: &str = "SHIMWRIGHT_CACHE_DIR";
 
+/// The variable with the file of the node's configuration.
+pub const CONFIG_VARIABLE: &str = "SHIMWRIGHT_CONFIG";
+
+const CONFIG: &str = "config.toml";
+
 /// Any failure of the testkit itself.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -92,6 +97,7 @@ impl Containerd {
             None => memory_directory().join("shimwright-test-cache"),
         };
         create_private(&cache)?;
+        fs::write(directory.join(CONFIG), "")?;
         let events = Events::listen(&directory.join("events.sock"))?;
         let images = Images::listen(&directory.join("grpc.sock"))?;
         Ok(Self {
@@ -123,6 +129,20 @@ impl Containerd {
     /// The events that shims have sent.
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// Replaces the node's configuration of shims, which says nothing at first.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn configure(&self, text: &str) -> Result<()> {
+        Ok(fs::write(self.config(), text)?)
+    }
+
+    /// The file of the node's configuration.
+    pub fn config(&self) -> PathBuf {
+        self.directory.join(CONFIG)
     }
 
     /// A bundle for a container with this id.

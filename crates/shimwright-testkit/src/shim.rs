@@ -11,7 +11,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::ttrpc::{self, Client, Code, Request};
 
-use crate::{Bundle, CACHE_DIR_VARIABLE, Containerd, DEADLINE, Result};
+use crate::{Bundle, CACHE_DIR_VARIABLE, CONFIG_VARIABLE, Containerd, DEADLINE, Result};
 
 /// What a command of a shim has written, to both streams, and how it ended.
 #[derive(Debug)]
@@ -66,6 +66,7 @@ impl Containerd {
             .env("MAX_SHIM_VERSION", "2")
             .env("GOMAXPROCS", "2")
             .env(CACHE_DIR_VARIABLE, &self.cache)
+            .env(CONFIG_VARIABLE, self.config())
             .stdin(Stdio::piped())
             .stdout(writer.try_clone()?)
             .stderr(writer);

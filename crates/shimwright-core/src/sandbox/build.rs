@@ -1,7 +1,8 @@
 //! Creating a container: from a bundle to a first process that waits for `start`.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use containerd_shim_protos::api::Mount;
@@ -10,6 +11,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::{Process, Spec};
 use rustix::process::{Pid, PidfdFlags};
 
+use super::entrypoint;
 use super::executor::Exec;
 use super::launcher::{Answer, Reply};
 use super::program::{ContainerKind, Programs};
@@ -131,7 +133,7 @@ impl Job<'_> {
     fn plan(self, is_terminal: bool) -> Result<Plan, Error> {
         let mut spec = self.bundle.spec()?;
         let root = absolute_root(&mut spec, self.bundle)?;
-        let process = spec
+        let mut process = spec
             .process()
             .clone()
             .ok_or_else(|| Error::invalid("config.json has no process"))?;
@@ -148,12 +150,18 @@ impl Job<'_> {
             store: self.store,
             shim_alive: Arc::new(self.shim_alive),
         };
-        let exec = programs.find(&root, &mounts, &process, None)?;
+        let exec = programs.find(&root, &mounts, &process, None, &spec)?;
         match exec.kind() {
             // libcontainer sets those of the spec, if it has any, and leaves ours otherwise.
             ContainerKind::Linux => sys::set_groups(&[]).context("leave the shim's groups")?,
             ContainerKind::Wasm => {
                 policy::restrict(&mut spec);
+                let empty = self.bundle.private().join("root");
+                if exec.limits.hides_image() {
+                    make_root(&empty, process.cwd())?;
+                }
+                exec.limits.apply(&mut spec, &empty);
+                process = spec.process().clone().unwrap_or(process);
                 sys::set_groups(&policy::take_groups(&mut spec)?).context("set the groups")?;
             }
         }
@@ -244,6 +252,17 @@ fn build(
         .context("build the sandbox")?;
     let pid = container.pid().and_then(|pid| Pid::from_raw(pid.as_raw()));
     pid.ok_or_else(|| Error::invalid("the sandbox has no process"))
+}
+
+/// Makes a root with nothing in it but the working directory; mounts get their places when they
+/// are made.
+fn make_root(root: &Path, cwd: &Path) -> Result<(), Error> {
+    let cwd = root.join(entrypoint::normal(cwd).strip_prefix("/").unwrap_or(cwd));
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&cwd)
+        .with_context(|| format!("make {}", cwd.display()))
 }
 
 /// Makes the root of a spec an absolute path, and returns it.

@@ -2,24 +2,44 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libcontainer::container::{Container, ContainerStatus};
 use oci_spec::runtime::Spec;
 use rustix::process::Signal;
 
 use super::rootfs;
-use crate::bundle::{Bundle, Record};
+use crate::bundle::{Bundle, Init, Record};
 use crate::error::{Context, Error};
 use crate::sys;
 
 /// How long killed processes may take to end, and their control groups to become empty.
 const BOUND: Duration = Duration::from_secs(4);
 
+/// How long loggers may read on when there is nobody left to wait for them. containerd waits 5
+/// seconds for all of it.
+const LOGGER_BOUND: Duration = Duration::from_secs(1);
+
 /// Undoes a create that failed, or that a dead shim has left behind.
 pub(crate) fn undo(bundle: &Bundle, record: &Record) -> Result<(), Error> {
     kill(record)?;
+    end_loggers(bundle).context("end the container's loggers")?;
     remove(bundle, record)
+}
+
+/// Ends what reads the outputs of a container without processes. It sees their end, so it mostly
+/// ends by itself when it has read the rest.
+fn end_loggers(bundle: &Bundle) -> io::Result<()> {
+    let deadline = Instant::now() + LOGGER_BOUND;
+    let loggers: Vec<_> = bundle.loggers().iter().filter_map(Init::open).collect();
+    for logger in loggers {
+        if sys::wait_readable(&logger, deadline).is_err() {
+            // It may have ended meanwhile.
+            let _ = rustix::process::pidfd_send_signal(&logger, Signal::KILL);
+            sys::wait_readable(&logger, Instant::now() + LOGGER_BOUND)?;
+        }
+    }
+    Ok(())
 }
 
 /// Ends the first process and everything in the container's control groups.
@@ -31,7 +51,7 @@ pub(crate) fn kill(record: &Record) -> Result<(), Error> {
             .cgroups
             .kill_all(BOUND)
             .context("end the container's processes")?;
-        sys::wait_readable(&init, std::time::Instant::now() + BOUND)
+        sys::wait_readable(&init, Instant::now() + BOUND)
             .context("wait for the container's first process")?;
         return Ok(());
     }

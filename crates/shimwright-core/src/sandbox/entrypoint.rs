@@ -126,7 +126,7 @@ fn behind_mounts(root: &Path, mounts: &[Mount], path: &Path) -> (PathBuf, PathBu
 }
 
 /// The path without `.`, and without `..`, which ends at the root.
-fn normal(path: &Path) -> PathBuf {
+pub(super) fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::from("/");
     for component in path.components() {
         match component {

@@ -19,6 +19,7 @@ use super::program::ContainerKind;
 use crate::error::Error;
 use crate::exit::Status;
 use crate::figures::Figures;
+use crate::policy::Limits;
 use crate::sys;
 
 /// What the process becomes.
@@ -41,6 +42,8 @@ pub(crate) struct Exec {
     pub(crate) target: Target,
     pub(crate) args: Vec<CString>,
     pub(crate) env: Vec<CString>,
+    /// What a guest may use; none for a program of the image.
+    pub(crate) limits: Limits,
     /// The read end of a pipe whose write end only the shim process holds.
     pub(crate) shim_alive: Arc<OwnedFd>,
     /// Its standard input is a terminal that is to be its controlling one.

@@ -57,19 +57,22 @@ impl Join<'_> {
         rustix::process::chdir(bundle.directory())
             .with_context(|| format!("enter the bundle {}", bundle.directory().display()))?;
         check_terminal(process, matches!(stdio, Stdio::Terminal))?;
+        let mut spec = bundle.spec()?;
         let root = self.root().context("look into the container")?;
         // What is mounted in the container is seen through its own root.
         let root_path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
         let mut exec = self
             .programs
-            .find(&root_path, &[], process, Some(self.kind))?;
+            .find(&root_path, &[], process, Some(self.kind), &spec)?;
+        let mut process = process.clone();
+        exec.limits.apply_to(&mut process);
+        let process = &process;
         drop(root);
         let (failure, said) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
         exec.failure = Some(Arc::new(said));
         let wiring = Wiring::new(stdio, &mut exec, self.kind, process, &bundle.private())
             .context("make the streams of the process")?;
 
-        let mut spec = bundle.spec()?;
         let wanted = namespaces(&spec);
         adapt(&mut spec, process.clone(), exec.kind());
         sys::set_groups(&policy::take_groups(&mut spec)?).context("set the groups")?;

@@ -9,6 +9,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
+use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
@@ -29,6 +30,9 @@ const MAX_REPLY: usize = 64 << 10;
 
 /// The most descriptors that come with a reply.
 const MAX_HANDLES: usize = 3;
+
+/// The first number that no program expects a descriptor at.
+const FIRST_FREE: RawFd = 16;
 
 /// What a launcher answers, once.
 #[derive(Debug, Serialize, Deserialize)]
@@ -71,6 +75,7 @@ impl From<Result<Reply, Error>> for Reply {
 /// A launcher at work.
 #[derive(Debug)]
 pub(crate) struct Launcher {
+    pid: i32,
     socket: AsyncFd<OwnedFd>,
     ended: oneshot::Receiver<Status>,
 }
@@ -98,6 +103,7 @@ impl Launcher {
                 let ended = reaper.expect(pid);
                 rustix::io::ioctl_fionbio(&ours, true).context("set up a launcher's socket")?;
                 Ok(Self {
+                    pid,
                     socket: sys::watch(ours).context("watch a launcher's socket")?,
                     ended,
                 })
@@ -129,8 +135,45 @@ impl Launcher {
     }
 }
 
+impl Launcher {
+    /// A handle on the launcher's process. Nothing may have been awaited since its start.
+    pub(crate) fn handle(&self) -> Result<OwnedFd, Error> {
+        Pid::from_raw(self.pid)
+            .ok_or(rustix::io::Errno::SRCH)
+            .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
+            .context("open a launcher's process")
+    }
+
+    /// Waits until the job has had another program take the launcher's place. Whoever awaits the
+    /// receiver learns how that ended.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not; the launcher has ended then.
+    pub(crate) async fn replaced(self) -> Result<oneshot::Receiver<Status>, Error> {
+        let received = self
+            .socket
+            .async_io(tokio::io::Interest::READABLE, |socket| receive(socket))
+            .await
+            .context("hear from a launcher")?;
+        match received {
+            // The socket has closed with the launcher's program.
+            None => Ok(self.ended),
+            Some((reply, _)) => {
+                let _ = self.ended.await;
+                match reply {
+                    Reply::Failed { code, message } => Err(Error::Remote { code, message }),
+                    _ => Err(Error::invalid("the launcher has executed nothing")),
+                }
+            }
+        }
+    }
+}
+
 /// The launcher's whole life.
 fn child(keep: &[RawFd], socket: OwnedFd, job: impl FnOnce() -> Answer) -> ! {
+    // A program that takes the launcher's place may be about to get the first numbers.
+    let socket = rustix::io::fcntl_dupfd_cloexec(&socket, FIRST_FREE).unwrap_or(socket);
     let keep: Vec<RawFd> = keep.iter().copied().chain([socket.as_raw_fd()]).collect();
     // A panic must not unwind into the frames that belong to the shim.
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

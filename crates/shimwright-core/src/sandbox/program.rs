@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use oci_spec::runtime::{Mount, Process};
+use oci_spec::runtime::{Mount, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use super::entrypoint::{self, Entrypoint, Program};
@@ -20,9 +20,10 @@ use crate::error::{Context, Error};
 use crate::figures::Figures;
 use crate::host::Host;
 use crate::options::RuntimeOptions;
+use crate::policy::{self, Limits};
 use crate::runner::{self, Orders};
 use crate::workload::{DEFAULT_FUNCTION, Workload};
-use crate::{compiler, policy, sys};
+use crate::{compiler, node, sys};
 
 /// What a container was made for; a process that joins it later may be of the other kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +48,7 @@ pub(crate) struct Programs<'a> {
 
 impl Programs<'_> {
     /// What `process` is to execute, in the root file system at `root`, with `mounts` that are
-    /// still to be made in it.
+    /// still to be made in it. `spec` is the container's, which may narrow a guest's limits.
     ///
     /// # Errors
     ///
@@ -58,13 +59,14 @@ impl Programs<'_> {
         mounts: &[Mount],
         process: &Process,
         joins: Option<ContainerKind>,
+        spec: &Spec,
     ) -> Result<Exec, Error> {
         match entrypoint::find(root, mounts, process)? {
             Some((_, Program::Linux(path))) => self.linux(&path, process),
             Some((entrypoint, Program::Wasm(file))) => {
                 let mapping = sys::Mapping::of_file(file.as_fd()).context("read the module")?;
                 let digest = cache::digest(mapping.as_ref());
-                self.wasm(entrypoint, (file, digest), process)
+                self.wasm(entrypoint, (file, digest), process, spec)
             }
             None if joins == Some(ContainerKind::Linux) => Err(Error::invalid(format!(
                 "no such file or directory: {} is not in the root file system",
@@ -72,7 +74,7 @@ impl Programs<'_> {
             ))),
             None => {
                 let (entrypoint, wasm) = self.wasm_layer(process)?;
-                self.wasm(entrypoint, wasm, process)
+                self.wasm(entrypoint, wasm, process, spec)
             }
         }
     }
@@ -85,6 +87,7 @@ impl Programs<'_> {
         Ok(Exec {
             target: Target::Linux { path },
             args: c_strings(args)?,
+            limits: Limits::default(),
             env: c_strings(process.env().as_deref().unwrap_or_default())?,
             shim_alive: Arc::clone(&self.shim_alive),
             controls_terminal: false,
@@ -117,7 +120,9 @@ impl Programs<'_> {
         entrypoint: Entrypoint,
         (file, digest): (File, cache::Hex),
         process: &Process,
+        spec: &Spec,
     ) -> Result<Exec, Error> {
+        let limits = node::limits(self.options)?.narrow_for(spec)?;
         let engine = self.host.engine(&self.options.engine())?;
         let wasm = Wasm::open(&file)
             .map_err(|error| Error::invalid(format!("{}: {error}", entrypoint.path)))?;
@@ -144,6 +149,7 @@ impl Programs<'_> {
             preopens: policy::preopens(),
             artifact: artifact.as_raw_fd(),
             precompiled: is_precompiled.then(|| kind.into()),
+            time_limit: limits.time_limit,
             options: self.options.engine.clone(),
         };
         let orders = orders.write()?;
@@ -154,6 +160,7 @@ impl Programs<'_> {
                 inherited: vec![Arc::new(orders), Arc::new(artifact)],
             },
             args: c_strings(&args)?,
+            limits,
             shim_alive: Arc::clone(&self.shim_alive),
             controls_terminal: false,
             failure: None,

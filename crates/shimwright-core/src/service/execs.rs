@@ -213,7 +213,7 @@ impl Task {
         let socket = format!("exec-{}.sock", NUMBER.fetch_add(1, Ordering::Relaxed));
         let sandbox = self.sandbox()?;
         let (shared, bundle) = (&self.shared, &self.bundle);
-        let (stdio, client) = exec.io.open()?;
+        let (stdio, client) = self.open(&exec.io, &sandbox.options).await?;
         let mut keep = self.keep(&stdio);
         keep.push(sandbox.init.as_raw_fd());
         let notify = bundle.libcontainer().join(&self.id).join(&socket);

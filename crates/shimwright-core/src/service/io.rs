@@ -7,10 +7,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use tokio::task::JoinHandle;
 
+use crate::bundle::Bundle;
 use crate::error::{Context, Error};
+use crate::reaper::Reaper;
 use crate::sandbox::terminal::resize;
 use crate::stdio::terminal::{Client, Copying, Terminal};
-use crate::stdio::{self, Held, Stdio};
+use crate::stdio::{self, Held, Logger, Stdio};
 
 /// How long `delete` waits for output that nobody has read or opened yet.
 const CLIENT_BOUND: Duration = Duration::from_secs(5);
@@ -32,6 +34,8 @@ pub(super) struct Io {
     terminal: OnceLock<Terminal>,
     /// What the terminal's process writes is still being copied.
     copying: Mutex<Option<Copying>>,
+    /// What reads the outputs, if the client named a program for that.
+    logger: Mutex<Option<Logger>>,
     /// Waits for clients that have not read or opened their outputs yet, until `delete`.
     waiting: Mutex<Option<JoinHandle<()>>>,
 }
@@ -47,6 +51,7 @@ impl Io {
             held: Mutex::default(),
             terminal: OnceLock::new(),
             copying: Mutex::default(),
+            logger: Mutex::default(),
             waiting: Mutex::default(),
         }
     }
@@ -62,6 +67,30 @@ impl Io {
         let (streams, held) = stdio::open(&paths.stdin, &paths.stdout, &paths.stderr)?;
         *lock(&self.held) = held;
         Ok((Stdio::Streams(streams), Pending(None)))
+    }
+
+    /// Starts what is to read the opened outputs, and waits until it is ready.
+    pub(super) async fn start_logger(
+        &self,
+        reaper: &Reaper,
+        bundle: &Bundle,
+        id: &str,
+        namespace: &str,
+    ) -> Result<(), Error> {
+        let pending = lock(&self.held).take_pending();
+        if let Some(pending) = pending {
+            let started = pending.start(reaper, bundle, id, namespace).await?;
+            *lock(&self.logger) = Some(started);
+        }
+        Ok(())
+    }
+
+    /// Waits until what reads the outputs of an ended process has read them.
+    pub(super) async fn stop_logger(&self) {
+        let logger = lock(&self.logger).take();
+        if let Some(logger) = logger {
+            logger.stop().await;
+        }
     }
 
     /// The process has been made, with this terminal if it was to have one.
@@ -113,6 +142,7 @@ impl Io {
     /// was written would be lost with the last descriptor, and their opening would wait for ever.
     /// Then closes everything.
     pub(super) async fn close(&self, id: &str) {
+        self.stop_logger().await;
         let waiting = lock(&self.waiting).take();
         if let Some(mut waiting) = waiting
             && tokio::time::timeout(CLIENT_BOUND, &mut waiting)

@@ -18,7 +18,7 @@ use containerd_shim_protos::topics;
 use tokio::sync::watch;
 
 use super::execs::Exec;
-use super::io::{Io, StreamPaths, descriptors};
+use super::io::{Io, Pending, StreamPaths, descriptors};
 use super::reply;
 use crate::bundle::{Bundle, Init, Record, validate_id};
 use crate::cgroup::oom::Oom;
@@ -143,6 +143,7 @@ impl Tasks {
         let task = self.reserve(&request)?;
         let created = task.create(&request, options).await;
         if created.is_err() {
+            task.io.stop_logger().await;
             self.lock().remove(&request.id);
         }
         created
@@ -301,7 +302,7 @@ impl Task {
         request: &api::CreateTaskRequest,
         options: RuntimeOptions,
     ) -> Result<u32, Error> {
-        let (stdio, client) = self.io.open()?;
+        let (stdio, client) = self.open(&self.io, &options).await?;
         let shared = &self.shared;
         let launching = shared.reaper.launching();
         let keep = self.keep(&stdio);
@@ -533,6 +534,8 @@ impl Task {
             }
         }
         let exited = self.exit().await;
+        // While the record of it is still there.
+        self.io.stop_logger().await;
         let bundle = self.bundle.clone();
         let mut record = bundle.record().unwrap_or_else(|| Record::new(&self.id));
         record.cgroups = self.cgroups();
@@ -557,6 +560,24 @@ impl Task {
             .events
             .publish(topics::TASK_DELETE_EVENT_TOPIC, &event);
         Ok((init, exited))
+    }
+
+    /// Opens the streams of a process that is about to be made, and starts what is to read them.
+    pub(super) async fn open(
+        &self,
+        io: &Io,
+        options: &RuntimeOptions,
+    ) -> Result<(Stdio, Pending), Error> {
+        let opened = io.open()?;
+        if let Stdio::Streams(streams) = &opened.0
+            && (options.io_uid, options.io_gid) != (0, 0)
+        {
+            streams.give_to(options.io_uid, options.io_gid)?;
+        }
+        let (reaper, namespace) = (&self.shared.reaper, &self.shared.store.namespace);
+        io.start_logger(reaper, &self.bundle, &self.id, namespace)
+            .await?;
+        Ok(opened)
     }
 
     fn launch(&self, job: impl FnOnce() -> Result<(), Error>) -> Result<Launcher, Error> {

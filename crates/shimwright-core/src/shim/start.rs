@@ -15,9 +15,10 @@ use rustix::fs::FlockOperation;
 use super::bootstrap::Request;
 use super::print;
 use crate::bundle::{Bundle, group, write_atomically};
+use crate::cgroup::Hierarchies;
 use crate::error::{Context, Error};
 use crate::host::Host;
-use crate::{cache, role, sys};
+use crate::{cache, node, role, sys};
 
 /// The file with the address of the shim process, for containerd up to 1.7.
 pub(super) const ADDRESS_FILE: &str = "address";
@@ -26,6 +27,8 @@ const PID_FILE: &str = "shim.pid";
 
 pub(super) fn run(host: &Host, flags: &Flags) -> Result<(), Error> {
     let request = Request::read(flags)?;
+    // A mistake of the node's administrator shows before anything has begun.
+    node::limits(&request.options)?;
     // containerd's working directory for this command is the bundle.
     let directory = std::env::current_dir().context("find the bundle")?;
     let bundle = Bundle::new(directory);
@@ -104,16 +107,28 @@ fn start_server(flags: &Flags, request: &Request, listener: &UnixListener) -> Re
     if let Some(directory) = std::env::var_os(cache::DIRECTORY_VARIABLE) {
         command.env(cache::DIRECTORY_VARIABLE, directory);
     }
+    if let Some(file) = std::env::var_os(node::FILE_VARIABLE) {
+        command.env(node::FILE_VARIABLE, file);
+    }
     sys::new_session(&mut command);
     let mut child = command.spawn().context("start the shim process")?;
-    let confined = set_cgroup_and_oom_score(child.id(), &request.options.shim_cgroup)
-        .context("confine the shim process")
-        .and_then(|()| {
-            write_atomically(Path::new(PID_FILE), child.id().to_string().as_bytes())
-                .context("write the pid of the shim process")
-        });
+    let confined = confine(child.id(), &request.options.shim_cgroup).and_then(|()| {
+        write_atomically(Path::new(PID_FILE), child.id().to_string().as_bytes())
+            .context("write the pid of the shim process")
+    });
     if confined.is_err() {
         let _ = child.kill();
     }
     confined
+}
+
+/// Puts the shim process into the control group of the options, on either version, and has the
+/// kernel prefer it to containerd when memory is short.
+fn confine(pid: u32, cgroup: &str) -> Result<(), Error> {
+    if !cgroup.is_empty() {
+        Hierarchies::discover()
+            .and_then(|hierarchies| hierarchies.admit(Path::new(cgroup), pid))
+            .with_context(|| format!("put the shim process into the control group {cgroup}"))?;
+    }
+    set_cgroup_and_oom_score(pid, "").context("set the OOM score of the shim process")
 }

@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
 use super::Held;
+use super::uri::Place;
 use crate::error::{Context, Error};
 use crate::sys;
 
@@ -66,7 +67,7 @@ impl Client {
             "" => None,
             path => Some(held.input(path)?),
         };
-        let output = held.output(stdout)?;
+        let (output, _) = held.outputs((Place::parse(stdout)?, Place::Null))?;
         for end in input.iter().chain([&output]) {
             rustix::io::ioctl_fionbio(end, true).context("set up a stream of a terminal")?;
         }

@@ -1,0 +1,201 @@
+//! A logger: a program that containerd's client names to read a container's outputs (containerd,
+//! `NewBinaryIO` of the runc shim and its package `logging`; schemes `binary` and `binary-v2`).
+//!
+//! It is a child of the shim process. Its descriptors 3 and 4 are the read ends of the standard
+//! output and the standard error, and 5 is a pipe on which it says that it is ready. Nobody but
+//! the container's processes holds the write ends, so it sees the end when they have ended.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::pipe::PipeFlags;
+use tokio::io::Interest;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::bundle::{Bundle, Init};
+use crate::error::{Context, Error};
+use crate::exit::Status;
+use crate::reaper::Reaper;
+use crate::sandbox::launcher::Launcher;
+use crate::sys;
+
+/// The number of the first descriptor it is given.
+const FIRST: i32 = 3;
+
+/// How long it may take until it is ready.
+const READY_BOUND: Duration = Duration::from_secs(10);
+
+/// How long it may read after the last process of the container has ended. containerd's own shim
+/// asks it to end at once, which costs what was written last.
+const READ_BOUND: Duration = Duration::from_secs(5);
+
+/// How long it may take to end after `SIGTERM`, as with containerd's own shim.
+const TERM_BOUND: Duration = Duration::from_secs(12);
+
+/// How long the kernel may take to end it.
+const KILL_BOUND: Duration = Duration::from_secs(2);
+
+/// What to execute as a logger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Program {
+    pub(super) path: CString,
+    /// The arguments behind the program's name.
+    pub(super) args: Vec<CString>,
+    /// Variables besides those that tell it the container.
+    pub(super) env: Vec<CString>,
+    /// It is ready only when it has said so; otherwise also when it has closed the pipe.
+    pub(super) says_ready: bool,
+}
+
+impl Program {
+    fn name(&self) -> String {
+        self.path.to_string_lossy().into_owned()
+    }
+}
+
+/// A logger that is yet to be started.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(super) program: Program,
+    /// The read ends of the two outputs.
+    pub(super) outputs: [OwnedFd; 2],
+}
+
+impl Pending {
+    /// Starts the logger of a container and waits until it is ready.
+    ///
+    /// The process that is forked for it writes down who it is before it executes the program, so
+    /// there is no moment in which a cleaner would miss it.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be executed, or that it was not ready in time; it has ended then.
+    pub(crate) async fn start(
+        self,
+        reaper: &Reaper,
+        bundle: &Bundle,
+        id: &str,
+        namespace: &str,
+    ) -> Result<Logger, Error> {
+        let Self { program, outputs } = self;
+        let name = program.name();
+        let says_ready = program.says_ready;
+        let (ready, theirs) =
+            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe for a logger")?;
+        let [stdout, stderr] = outputs;
+        let descriptors = [stdout, stderr, theirs];
+        let keep = descriptors.each_ref().map(AsRawFd::as_raw_fd);
+        let launcher = Launcher::start(reaper, &keep, || {
+            Err(become_it(&program, descriptors, bundle, id, namespace))
+        })?;
+        let process = launcher.handle()?;
+        let logger = Logger {
+            name,
+            process,
+            ended: launcher.replaced().await?,
+        };
+        match timeout(READY_BOUND, is_ready(ready, says_ready)).await {
+            Ok(Ok(true)) => Ok(logger),
+            outcome => {
+                let reason = match outcome {
+                    Ok(Ok(_)) => "it has closed the pipe without a word".to_owned(),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => format!("it has not said so within {} s", READY_BOUND.as_secs()),
+                };
+                let name = logger.name.clone();
+                logger.kill().await;
+                Err(Error::invalid(format!(
+                    "the logger {name} is not ready: {reason}"
+                )))
+            }
+        }
+    }
+}
+
+/// The launcher's part; returns only if the program cannot be executed.
+fn become_it(
+    program: &Program,
+    descriptors: [OwnedFd; 3],
+    bundle: &Bundle,
+    id: &str,
+    namespace: &str,
+) -> Error {
+    let prepare = || -> Result<(), Error> {
+        let own = Init::of(rustix::process::getpid()).context("inspect a logger's process")?;
+        bundle.make_private()?;
+        bundle.record_logger(own)?;
+        rustix::process::chdir(bundle.directory())
+            .with_context(|| format!("enter the bundle {}", bundle.directory().display()))?;
+        sys::allow_huge_pages();
+        sys::place(&descriptors, FIRST).context("hand the outputs to a logger")
+    };
+    if let Err(error) = prepare() {
+        return error;
+    }
+    let variable = |name, value| CString::new(format!("{name}={value}"));
+    let mut env = program.env.clone();
+    let (id, namespace) = (
+        variable("CONTAINER_ID", id),
+        variable("CONTAINER_NAMESPACE", namespace),
+    );
+    match (id, namespace) {
+        // `getenv(3)` finds the first one of a name.
+        (Ok(id), Ok(namespace)) => env.splice(0..0, [id, namespace]),
+        _ => return Error::invalid("NUL in the name of a container"),
+    };
+    let mut args = vec![program.path.clone()];
+    args.extend_from_slice(&program.args);
+    let failure = sys::exec_path(&program.path, &args, &env);
+    Error::invalid(format!("the logger {}: {failure}", program.name()))
+}
+
+/// Waits for a word; `false` if there will be none and there has to be one.
+async fn is_ready(pipe: OwnedFd, says_ready: bool) -> io::Result<bool> {
+    rustix::io::ioctl_fionbio(&pipe, true)?;
+    let mut word = [0];
+    let read = sys::watch(pipe)?
+        .async_io(Interest::READABLE, |pipe| {
+            Ok(rustix::io::read(pipe, &mut word)?)
+        })
+        .await?;
+    Ok(read > 0 || !says_ready)
+}
+
+/// A logger that runs.
+#[derive(Debug)]
+pub(crate) struct Logger {
+    name: String,
+    process: OwnedFd,
+    ended: oneshot::Receiver<Status>,
+}
+
+impl Logger {
+    /// Waits until it has read everything and has ended, as it does when the container's last
+    /// process has. One that does not is asked to end, and in the end is not asked.
+    pub(crate) async fn stop(mut self) {
+        let steps = [(READ_BOUND, libc::SIGTERM), (TERM_BOUND, libc::SIGKILL)];
+        for (bound, signal) in steps {
+            if timeout(bound, &mut self.ended).await.is_ok() {
+                return;
+            }
+            tracing::warn!(logger = self.name, signal, "a logger does not end");
+            // It may have ended meanwhile.
+            let _ = sys::pidfd_send_signal(&self.process, signal);
+        }
+        self.end().await;
+    }
+
+    async fn kill(self) {
+        let _ = sys::pidfd_send_signal(&self.process, libc::SIGKILL);
+        self.end().await;
+    }
+
+    async fn end(self) {
+        if timeout(KILL_BOUND, self.ended).await.is_err() {
+            tracing::error!(logger = self.name, "a killed logger does not end");
+        }
+    }
+}
