@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::cargo;
 use crate::debian;
 use crate::error::{Context, Result, ensure, error};
 use crate::image::{Image, Platform};
@@ -57,8 +58,27 @@ impl Release {
     }
 
     /// Whether its configuration is of version 3, with tables of other names.
-    pub(crate) fn has_version_3(self) -> bool {
+    fn has_version_3(self) -> bool {
         self >= Self::V2
+    }
+
+    /// The plugin whose configuration has the runtimes for pods.
+    pub(crate) fn runtime_plugin(self) -> &'static str {
+        if self.has_version_3() {
+            "io.containerd.cri.v1.runtime"
+        } else {
+            "io.containerd.grpc.v1.cri"
+        }
+    }
+
+    /// The configuration that we give to users.
+    pub(crate) fn example(self) -> PathBuf {
+        let name = if self.has_version_3() {
+            "containerd-2.toml"
+        } else {
+            "containerd-1.toml"
+        };
+        cargo::workspace_root().join("examples/deploy").join(name)
     }
 
     /// What its version starts with.

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::Path;
 
 use super::{PAUSE, Release};
-use crate::cargo;
 use crate::error::{Context, Result};
 use crate::network::Network;
 
@@ -16,25 +15,38 @@ pub(super) fn config(
     snapshotter: &str,
     network: &Network,
 ) -> Result<String> {
-    let (images, runtime) = if release < Release::V2 {
-        let images = format!("sandbox_image = \"{PAUSE}\"");
-        (images, "io.containerd.grpc.v1.cri")
+    let runtime = release.runtime_plugin();
+    // Version 3 of the configuration has split one plugin in two.
+    let (pause, images) = if release.has_version_3() {
+        (
+            String::new(),
+            format!(
+                r#"[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "{snapshotter}"
+
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "{PAUSE}""#
+            ),
+        )
     } else {
-        (String::new(), "io.containerd.cri.v1.runtime")
+        (
+            format!("sandbox_image = \"{PAUSE}\""),
+            format!(
+                r#"[plugins."{runtime}".containerd]
+  snapshotter = "{snapshotter}""#
+            ),
+        )
     };
-    let mut config = format!(
+    let config = format!(
         r#"
 [plugins."{runtime}"]
-  {images}
-  # For the network namespaces, which are beside everybody's else.
+  # The default is a directory of the whole machine.
   netns_mounts_under_state_dir = true
+  {pause}
 
 [plugins."{runtime}".cni]
   bin_dir = "{bin}"
   conf_dir = "{conf}"
-
-[plugins."{runtime}".containerd]
-  default_runtime_name = "runc"
 
 [plugins."{runtime}".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
@@ -42,40 +54,20 @@ pub(super) fn config(
 [plugins."{runtime}".containerd.runtimes.runc.options]
   Root = "{root}"
 
+{images}
+
 "#,
         bin = network.plugins().display(),
         conf = network.config_directory().display(),
         root = directory.join("runc").display(),
     );
-    if release < Release::V2 {
-        let table = format!("[plugins.\"{runtime}\".containerd]\n");
-        config = config.replace(
-            &table,
-            &format!("{table}  snapshotter = \"{snapshotter}\"\n"),
-        );
-    } else {
-        config += &format!(
-            r#"[plugins."io.containerd.cri.v1.images"]
-  snapshotter = "{snapshotter}"
-
-[plugins."io.containerd.cri.v1.images".pinned_images]
-  sandbox = "{PAUSE}"
-
-"#
-        );
-    }
     Ok(config + &handler(release)?)
 }
 
 /// The example for users, but for the version, which is there already, and systemd, which not every
 /// machine that runs the tests has.
 fn handler(release: Release) -> Result<String> {
-    let name = if release < Release::V2 {
-        "containerd-1.toml"
-    } else {
-        "containerd-2.toml"
-    };
-    let path = cargo::workspace_root().join("examples/deploy").join(name);
+    let path = release.example();
     let example = fs::read_to_string(&path).context(format_args!("read {}", path.display()))?;
     let lines = example
         .lines()

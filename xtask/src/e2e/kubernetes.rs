@@ -10,7 +10,6 @@ use serde_json::json;
 use super::kubelet::{Ended, NAMESPACE_OF_POD, Running, Spec};
 use super::stage::{LAYER_MODULE, PROMPT, Stage};
 use super::{Case, Needs};
-use crate::cargo;
 use crate::containerd::SHORT;
 use crate::error::{Context, Result, ensure};
 use crate::network;
@@ -90,14 +89,10 @@ fn namespace(pid: i32, kind: &str) -> Result<PathBuf> {
 }
 
 fn example(stage: &mut Stage) -> Result<()> {
-    let shipped = cargo::workspace_root().join("examples/deploy");
-    let (file, plugin) = if stage.containerd().release().has_version_3() {
-        ("containerd-2.toml", "io.containerd.cri.v1.runtime")
-    } else {
-        ("containerd-1.toml", "io.containerd.grpc.v1.cri")
-    };
+    let release = stage.containerd().release();
+    let (file, plugin) = (release.example(), release.runtime_plugin());
     let mut containerd = Command::new(stage.containerd().executable());
-    containerd.arg("--config").arg(shipped.join(file));
+    containerd.arg("--config").arg(&file);
     containerd.args(["config", "dump"]);
     // It prints what it has understood: a table that it does not know is not there.
     let dump = process::run(containerd, SHORT)?.success()?;
@@ -110,7 +105,8 @@ fn example(stage: &mut Stage) -> Result<()> {
     ensure!(
         after.contains("runtime_type = \"io.containerd.wasmtime.v1\"")
             && options.trim_start().starts_with("SystemdCgroup = true"),
-        "containerd has understood this of {file}: {dump}"
+        "containerd has understood this of {}: {dump}",
+        file.display()
     );
     Ok(())
 }
