@@ -1,5 +1,7 @@
 //! A private containerd: unpacked from a Debian archive, with directories and a socket of its own.
 
+mod pods;
+
 use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -8,10 +10,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::cargo;
 use crate::debian;
 use crate::error::{Context, Result, ensure, error};
 use crate::image::{Image, Platform};
 use crate::leak::Ground;
+use crate::network::Network;
 use crate::process::{self, Finished, Process};
 
 /// For commands that only ask the daemon.
@@ -58,6 +62,30 @@ impl Release {
         self >= Self::V1_7
     }
 
+    /// Whether its configuration is of version 3, with tables of other names.
+    fn has_version_3(self) -> bool {
+        self >= Self::V2
+    }
+
+    /// The plugin whose configuration has the runtimes for pods.
+    pub(crate) fn runtime_plugin(self) -> &'static str {
+        if self.has_version_3() {
+            "io.containerd.cri.v1.runtime"
+        } else {
+            "io.containerd.grpc.v1.cri"
+        }
+    }
+
+    /// The configuration that we give to users.
+    pub(crate) fn example(self) -> PathBuf {
+        let name = if self.has_version_3() {
+            "containerd-2.toml"
+        } else {
+            "containerd-1.toml"
+        };
+        cargo::workspace_root().join("examples/deploy").join(name)
+    }
+
     /// What its version starts with.
     fn prefix(self) -> &'static str {
         match self {
@@ -80,7 +108,13 @@ impl Release {
     /// another one would download everything again.
     fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::V1_6 => &["containerd", "busybox-static", "crun", "runc"],
+            Self::V1_6 => &[
+                "containerd",
+                "busybox-static",
+                "containernetworking-plugins",
+                "crun",
+                "runc",
+            ],
             Self::V1_7 => &["containerd"],
             Self::V2 => &["containerd", "docker-cli", "docker.io"],
         }
@@ -116,7 +150,8 @@ pub(crate) fn binaries(release: Release) -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Other programs that tests and benchmarks use: `usr/bin/crun`, `usr/sbin/runc`, `bin/busybox`.
+/// Other programs that tests and benchmarks use: `usr/bin/crun`, `usr/sbin/runc`, `bin/busybox`,
+/// and the network plugins in `usr/lib/cni`.
 pub(crate) fn tools() -> Result<PathBuf> {
     unpacked(Release::V1_6)
 }
@@ -125,6 +160,21 @@ pub(crate) fn tools() -> Result<PathBuf> {
 pub(crate) fn unpacked(release: Release) -> Result<PathBuf> {
     debian::unpack(release.suite(), release.packages())
 }
+
+/// The image of a pod's first container, which only holds the pod's namespaces.
+pub(crate) const PAUSE: &str = "e2e.invalid/pause:1";
+
+/// The containerd namespace of pods.
+pub(crate) const PODS: &str = "k8s.io";
+
+/// The plugins that serve a kubelet.
+const KUBERNETES_PLUGINS: [&str; 5] = [
+    "io.containerd.grpc.v1.cri",
+    "io.containerd.cri.v1.images",
+    "io.containerd.cri.v1.runtime",
+    "io.containerd.podsandbox.controller.v1.podsandbox",
+    "io.containerd.sandbox.controller.v1.podsandbox",
+];
 
 /// A running containerd that disappears, with everything it started, when dropped.
 pub(crate) struct Containerd {
@@ -135,6 +185,7 @@ pub(crate) struct Containerd {
     snapshotter: &'static str,
     ground: Ground,
     daemon: Option<Process>,
+    network: Option<Network>,
     // Last, because a directory can only be removed when nothing is mounted in it.
     directory: tempfile::TempDir,
 }
@@ -142,6 +193,25 @@ pub(crate) struct Containerd {
 impl Containerd {
     /// Starts a containerd that finds shims in `shims`, in order of preference.
     pub(crate) fn start(release: Release, shims: &[&Path]) -> Result<Self> {
+        let mut containerd = Self::prepare(release, shims)?;
+        let config = containerd.config(&KUBERNETES_PLUGINS);
+        containerd.launch_with(&config)?;
+        Ok(containerd)
+    }
+
+    /// The same, with the plugins that serve a kubelet, and a network for pods.
+    pub(crate) fn start_for_pods(release: Release, shims: &[&Path]) -> Result<Self> {
+        let mut containerd = Self::prepare(release, shims)?;
+        let directory = containerd.directory();
+        let network = Network::configure(&tools()?, &containerd.namespace, directory)?;
+        let pods = pods::config(release, directory, containerd.snapshotter, &network)?;
+        containerd.network = Some(network);
+        let config = containerd.config(&[]) + &pods;
+        containerd.launch_with(&config)?;
+        Ok(containerd)
+    }
+
+    fn prepare(release: Release, shims: &[&Path]) -> Result<Self> {
         debian::require_root("containerd")?;
         crate::leak::adopt_orphans()?;
         let binaries = binaries(release)?;
@@ -160,7 +230,10 @@ impl Containerd {
             .unwrap_or_default()
             .to_string_lossy();
         let namespace = namespace.replace('_', "");
-        let mut containerd = Self {
+        for name in ["root", "state", "tmp", "opt", "shim-cache"] {
+            fs::create_dir(directory.path().join(name))?;
+        }
+        Ok(Self {
             release,
             binaries,
             path: path.join(":"),
@@ -168,11 +241,9 @@ impl Containerd {
             namespace,
             snapshotter: snapshotter(directory.path())?,
             daemon: None,
+            network: None,
             directory,
-        };
-        containerd.configure()?;
-        containerd.launch()?;
-        Ok(containerd)
+        })
     }
 
     pub(crate) fn release(&self) -> Release {
@@ -181,6 +252,11 @@ impl Containerd {
 
     pub(crate) fn ground(&self) -> &Ground {
         &self.ground
+    }
+
+    /// The program itself.
+    pub(crate) fn executable(&self) -> PathBuf {
+        self.binaries.join("containerd")
     }
 
     /// The path of a shim in the directory that is preferred.
@@ -211,9 +287,20 @@ impl Containerd {
 
     /// Brings an image into containerd's store.
     pub(crate) fn import(&self, image: &Image) -> Result<()> {
+        self.import_into(&self.namespace, image)
+    }
+
+    /// The same for the containers of pods.
+    pub(crate) fn import_for_pods(&self, image: &Image) -> Result<()> {
+        self.import_into(PODS, image)
+    }
+
+    fn import_into(&self, namespace: &str, image: &Image) -> Result<()> {
         let archive = self.directory().join("image.tar");
         image.write(&archive)?;
         let mut ctr = self.ctr();
+        // The last one counts.
+        ctr.args(["--namespace", namespace]);
         ctr.args(["image", "import", "--snapshotter", self.snapshotter]);
         if image.platform == Platform::Wasm {
             ctr.args(["--platform", "wasi/wasm"]);
@@ -272,28 +359,26 @@ impl Containerd {
         self.snapshotter
     }
 
+    /// The path of containerd's gRPC socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.directory().join("containerd.sock")
     }
 
-    fn configure(&self) -> Result<()> {
+    /// The configuration without the plugins `disabled`, and without those that reach out of our
+    /// directory.
+    fn config(&self, disabled: &[&str]) -> String {
         let directory = self.directory();
-        for name in ["root", "state", "tmp", "opt", "shim-cache"] {
-            fs::create_dir(directory.join(name))?;
-        }
         let at = |name: &str| directory.join(name).display().to_string();
-        // What is disabled is for Kubernetes, or reaches out of our directory.
-        let config = format!(
-            r#"version = 2
+        let disabled: String = disabled
+            .iter()
+            .map(|plugin| format!("  \"{plugin}\",\n"))
+            .collect();
+        format!(
+            r#"version = {version}
 root = "{root}"
 state = "{state}"
 disabled_plugins = [
-  "io.containerd.grpc.v1.cri",
-  "io.containerd.cri.v1.images",
-  "io.containerd.cri.v1.runtime",
-  "io.containerd.nri.v1.nri",
-  "io.containerd.podsandbox.controller.v1.podsandbox",
-  "io.containerd.sandbox.controller.v1.podsandbox",
+{disabled}  "io.containerd.nri.v1.nri",
   "io.containerd.internal.v1.tracing",
   "io.containerd.tracing.processor.v1.otlp",
   "io.containerd.snapshotter.v1.aufs",
@@ -310,14 +395,19 @@ disabled_plugins = [
 [plugins."io.containerd.internal.v1.opt"]
   path = "{opt}"
 "#,
+            version = if self.release.has_version_3() { 3 } else { 2 },
             root = at("root"),
             state = at("state"),
             socket = self.socket().display(),
             opt = at("opt"),
-        );
-        fs::write(directory.join("config.toml"), config)?;
+        )
+    }
+
+    fn launch_with(&mut self, config: &str) -> Result<()> {
+        fs::write(self.directory().join("config.toml"), config)?;
         // Whatever this machine allows guests, the tests set their own limits.
-        Ok(fs::write(directory.join("shim.toml"), "")?)
+        fs::write(self.directory().join("shim.toml"), "")?;
+        self.launch()
     }
 
     fn launch(&mut self) -> Result<()> {
@@ -329,7 +419,7 @@ disabled_plugins = [
         let notify = directory.join("notify.sock");
         let _ = fs::remove_file(&notify);
         let ready = UnixDatagram::bind(&notify)?;
-        let mut command = Command::new(self.binaries.join("containerd"));
+        let mut command = Command::new(self.executable());
         command.arg("--config").arg(directory.join("config.toml"));
         command
             .env("PATH", &self.path)
@@ -356,6 +446,8 @@ impl Drop for Containerd {
     fn drop(&mut self) {
         self.daemon = None;
         self.ground.sweep();
+        // After the pods, whose links lead to its bridge.
+        self.network = None;
     }
 }
 

@@ -7,6 +7,8 @@ mod daemon;
 mod docker;
 mod exec;
 mod file;
+mod kubelet;
+mod kubernetes;
 mod linux;
 mod options;
 mod pod;
@@ -29,6 +31,9 @@ use stage::Stage;
 
 /// How long containerd and a shim may take to clean up after a task.
 const CLEAN_UP: Duration = Duration::from_secs(5);
+
+/// Calls containerd as a kubelet does.
+const CLIENT: &str = "shimwright-cri";
 
 /// One behaviour.
 struct Case {
@@ -88,6 +93,7 @@ fn cases() -> impl Iterator<Item = &'static Case> {
         pod::CASES,
         daemon::CASES,
         docker::CASES,
+        kubernetes::CASES,
     ];
     tables.into_iter().flatten()
 }
@@ -203,6 +209,7 @@ pub(crate) fn run(selection: &Selection, shims: Option<&Path>) -> Result<Tally> 
     let runc = tools.join("usr/sbin");
     let path: Vec<_> = shims.into_iter().chain([runc.as_path()]).collect();
     let busybox = tools.join("bin/busybox");
+    let cri = cargo::build_binaries(&[CLIENT])?.join(CLIENT);
     let mut tally = Tally::default();
     for &release in &selection.releases {
         println!("==> end to end with containerd {release}");
@@ -211,8 +218,8 @@ pub(crate) fn run(selection: &Selection, shims: Option<&Path>) -> Result<Tally> 
             let current = match stage.take() {
                 Some(stage) => stage,
                 None => {
-                    let containerd = Containerd::start(release, &path)?;
-                    Stage::new(containerd, runtime, guests.as_ref(), &busybox)?
+                    let containerd = Containerd::start_for_pods(release, &path)?;
+                    Stage::new(containerd, runtime, guests.as_ref(), &busybox, &cri)?
                 }
             };
             stage = run_case(case, current, &mut tally)?;

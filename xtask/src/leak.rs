@@ -12,7 +12,7 @@ use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::error::{Context, Result, ensure};
-use crate::process;
+use crate::{containerd, network, process};
 
 /// Where shims put their sockets, by convention and not configurable before containerd 2.3.
 const SOCKETS: &str = "/run/containerd/s";
@@ -29,10 +29,10 @@ pub(crate) fn adopt_orphans() -> Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("adopt orphans")
 }
 
-/// Directories, mounts and control groups on this machine that bear our name.
+/// Directories, mounts, control groups and network links on this machine that bear our name.
 ///
-/// What the tests make has a name that begins with [`PREFIX`]. Network namespaces need no look:
-/// those of containers have no name, and end with their processes.
+/// What the tests make has a name that begins with [`PREFIX`], and the network of pods has one of
+/// its own. Network namespaces are mounts, or end with their processes.
 pub(crate) fn traces() -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let hierarchies = named_below(Path::new("/sys/fs/cgroup"), |_| true);
@@ -43,6 +43,15 @@ pub(crate) fn traces() -> Result<BTreeSet<String>> {
         let ours = named_below(&place, |name| name.starts_with(PREFIX));
         found.extend(ours.iter().map(|path| path.display().to_string()));
     }
+    let links = fs::read_dir("/sys/class/net").context("list the network links")?;
+    let links = links.flatten().map(|entry| entry.file_name());
+    found.extend(
+        links
+            .filter_map(|name| name.into_string().ok())
+            .filter(|name| name.starts_with(network::BRIDGES))
+            .map(|name| format!("network link {name}")),
+    );
+    found.extend(network::results(&format!("/{PREFIX}")));
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
     found.extend(
@@ -234,17 +243,20 @@ impl Ground {
         let state = state.filter(|path| !self.state_before.contains(path));
         found.extend(state.map(|path| format!("shim state {}", path.display())));
         let bundles = self.directory.join("state/io.containerd.runtime.v2.task");
-        found.extend(
-            children(&bundles.join(&self.namespace))
-                .iter()
-                .map(|path| format!("bundle {}", path.display())),
-        );
+        for namespace in [&*self.namespace, containerd::PODS] {
+            found.extend(
+                children(&bundles.join(namespace))
+                    .iter()
+                    .map(|path| format!("bundle {}", path.display())),
+            );
+        }
         let containers = self.directory.join("docker/data/containers");
         found.extend(
             children(&containers)
                 .iter()
                 .map(|path| format!("container {}", path.display())),
         );
+        found.extend(network::leftovers(&self.namespace, &self.directory));
         found.extend(
             self.stale_sockets()
                 .iter()

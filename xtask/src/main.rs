@@ -14,6 +14,7 @@ mod e2e;
 mod error;
 mod image;
 mod leak;
+mod network;
 mod process;
 mod setup;
 mod test;

@@ -153,13 +153,13 @@ fn nothing_left(before: &BTreeSet<String>) -> Result<Tally> {
         leak::end_descendants();
     }
     if left.is_empty() {
-        println!("  ok      no process, directory, mount or control group is left");
+        println!("  ok      no process, directory, mount, control group or network link is left");
         return Ok(Tally {
             passed: 1,
             failed: 0,
         });
     }
-    println!("  FAILED  no process, directory, mount or control group is left");
+    println!("  FAILED  no process, directory, mount, control group or network link is left");
     for what in left {
         println!("      {what}");
     }

@@ -101,6 +101,7 @@ fn only_shim() -> Result<i32> {
     }
 }
 
+/// Kills a process that is not ours.
 pub(super) fn kill(pid: i32) -> Result<()> {
     let process = Pid::from_raw(pid).ok_or_else(|| error!("{pid} is no process id"))?;
     Ok(rustix::process::kill_process(process, Signal::KILL)?)

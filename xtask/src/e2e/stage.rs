@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::containerd::{Containerd, LONG, SHORT};
+use crate::containerd::{Containerd, LONG, PAUSE, SHORT};
 use crate::docker::Docker;
 use crate::error::{Context, Result, ensure, error};
 use crate::image::{Entry, Image, Platform};
@@ -35,6 +35,7 @@ pub(super) struct Stage {
     busybox: PathBuf,
     runtime: String,
     runs_wasm: bool,
+    cri: PathBuf,
     case: &'static str,
     started: usize,
 }
@@ -46,6 +47,7 @@ impl Stage {
         runtime: &str,
         guests: Option<&tempfile::TempDir>,
         busybox: &Path,
+        cri: &Path,
     ) -> Result<Self> {
         let program = fs::read(busybox).context("read busybox")?;
         let mut files = vec![Entry::file("bin/busybox", program)];
@@ -53,6 +55,12 @@ impl Stage {
         let mut linux = Image::of_files(LINUX, &["/bin/busybox", "env"], files);
         linux.env = LINUX_ENV.map(str::to_owned).to_vec();
         containerd.import(&linux)?;
+        containerd.import_for_pods(&linux)?;
+        PAUSE.clone_into(&mut linux.name);
+        linux.entrypoint = ["/bin/busybox", "sleep", "86400"]
+            .map(str::to_owned)
+            .to_vec();
+        containerd.import_for_pods(&linux)?;
         if let Some(guests) = guests {
             import_guests(&containerd, guests.path())?;
         }
@@ -62,6 +70,7 @@ impl Stage {
             busybox: busybox.to_owned(),
             runtime: runtime.to_owned(),
             runs_wasm: guests.is_some(),
+            cri: cri.to_owned(),
             case: "",
             started: 0,
         })
@@ -88,6 +97,16 @@ impl Stage {
             None => Docker::start(&self.containerd, &self.busybox)?,
         };
         Ok(self.docker.insert(docker))
+    }
+
+    /// The client that calls containerd as a kubelet does.
+    pub(super) fn cri(&self) -> Command {
+        Command::new(&self.cri)
+    }
+
+    /// The name of the runtime in containerd's configuration for pods.
+    pub(super) fn handler(&self) -> &'static str {
+        if self.runs_wasm { "wasmtime" } else { "runc" }
     }
 
     /// What the containers run with.
@@ -354,7 +373,9 @@ fn import_guests(containerd: &Containerd, directory: &Path) -> Result<()> {
             fs::read(entry.path())?,
         ));
     }
-    containerd.import(&Image::of_files(GUESTS, &["/hello.wasm"], files.clone()))?;
+    let plain = Image::of_files(GUESTS, &["/hello.wasm"], files.clone());
+    containerd.import(&plain)?;
+    containerd.import_for_pods(&plain)?;
     let mut wasi = Image::of_files(GUESTS_WASI, &["/hello.wasm"], files.clone());
     wasi.platform = Platform::Wasm;
     containerd.import(&wasi)?;
@@ -365,6 +386,7 @@ fn import_guests(containerd: &Containerd, directory: &Path) -> Result<()> {
         for (name, guest) in [(LAYER_MODULE, "hello"), (LAYER_COMPONENT, COMPONENT)] {
             let image = Image::of_wasm_layer(name, &format!("/{guest}.wasm"), read(guest)?);
             containerd.import(&image)?;
+            containerd.import_for_pods(&image)?;
         }
     }
     Ok(())
