@@ -7,7 +7,8 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
@@ -217,7 +218,7 @@ pub(crate) fn reset_signals() -> io::Result<()> {
 }
 
 /// Ends the process with 128 + the signal's number. Async-signal-safe.
-extern "C" fn exit_on_signal(signal: i32) {
+extern "C" fn exit_on_signal(signal: i32) -> ! {
     // SAFETY: `_exit` has no preconditions and may be called in a signal handler.
     unsafe { libc::_exit(128 + signal) }
 }
@@ -247,6 +248,57 @@ pub(crate) fn end_on_signals() {
         // SAFETY: the handler has the required signature and is async-signal-safe.
         unsafe { libc::signal(signal, exit_on_signal as *const () as libc::sighandler_t) };
     }
+}
+
+/// Written to by [`drain_on_signal`] at the first signal; negative if there is nothing to drain.
+static DRAIN: AtomicI32 = AtomicI32::new(-1);
+/// How long draining may take, in seconds.
+static GRACE: AtomicU32 = AtomicU32::new(0);
+/// The signal that draining began with.
+static DRAINING: AtomicI32 = AtomicI32::new(0);
+
+/// Writes to [`DRAIN`] once, and ends the process after that. Async-signal-safe.
+extern "C" fn drain_on_signal(signal: i32) {
+    let pipe = DRAIN.swap(-1, Ordering::SeqCst);
+    if pipe < 0 {
+        exit_on_signal(signal);
+    }
+    DRAINING.store(signal, Ordering::SeqCst);
+    // SAFETY: both calls are async-signal-safe. The second is given one byte and a descriptor that
+    // is never closed. It fails if nobody reads any more, so `errno`, which the interrupted code may
+    // be about to look at, is put back; its location is valid for as long as the thread lives.
+    unsafe {
+        let errno = *libc::__errno_location();
+        libc::alarm(GRACE.load(Ordering::SeqCst));
+        libc::write(pipe, [0_u8].as_ptr().cast(), 1);
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// Ends the process as the signal would have done that draining began with. Async-signal-safe.
+extern "C" fn exit_after_grace(alarm: i32) {
+    match DRAINING.load(Ordering::SeqCst) {
+        0 => exit_on_signal(alarm),
+        signal => exit_on_signal(signal),
+    }
+}
+
+/// Makes the first `SIGTERM` or `SIGINT` write to the returned pipe, and end the process only after
+/// this many seconds: see [`crate::drain_on_signals`].
+pub(crate) fn drain_on_signals(grace: u32) -> io::Result<io::PipeReader> {
+    let (reader, writer) = io::pipe()?;
+    GRACE.store(grace, Ordering::SeqCst);
+    // Never closed, as a handler may write to it at any time.
+    DRAIN.store(writer.into_raw_fd(), Ordering::SeqCst);
+    for (signal, handler) in [
+        (libc::SIGALRM, exit_after_grace as extern "C" fn(i32)),
+        (libc::SIGTERM, drain_on_signal),
+        (libc::SIGINT, drain_on_signal),
+    ] {
+        // SAFETY: the handler has the required signature and is async-signal-safe.
+        unsafe { libc::signal(signal, handler as *const () as libc::sighandler_t) };
+    }
+    Ok(reader)
 }
 
 /// Lets `descriptor` survive the next `exec`.
