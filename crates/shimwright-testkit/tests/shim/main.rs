@@ -7,6 +7,7 @@
 mod crash;
 mod exec;
 mod failures;
+mod http;
 mod kill;
 mod lifecycle;
 mod linux;
