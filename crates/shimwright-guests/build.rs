@@ -28,8 +28,13 @@ const COMMANDS: &[&str] = &[
     "trap",
 ];
 
-/// Guests that are built as a library with functions, not as a command.
-const REACTORS: &[&str] = &["reactor"];
+/// Guests that are built as a library with functions, not as a command, by the names of their
+/// worlds.
+const REACTORS: &[(&str, &str)] = &[
+    ("command-0.3", "command-three"),
+    ("http", "http"),
+    ("reactor", "reactor"),
+];
 
 /// Guests whose imports exist only in components.
 const COMPONENTS_ONLY: &[&str] = &["exit-with-code"];
@@ -58,20 +63,20 @@ fn build() -> Result<(), Error> {
             .file_stem()
             .and_then(OsStr::to_str)
             .ok_or("a guest without a name")?;
-        let module = out.join(name).with_extension("wasm");
+        let module = out.join(format!("{name}.wasm"));
         match source.extension().and_then(OsStr::to_str) {
-            Some("c") => compile(source, &module, REACTORS.contains(&name))?,
+            Some("c") => compile(source, &module, is_reactor(name))?,
             Some("wat") => fs::write(&module, wat::parse_file(source)?)?,
             _ => {}
         }
     }
 
     let commands = COMMANDS.iter().map(|name| (name, None));
-    let reactors = REACTORS.iter().map(|name| (name, Some(*name)));
+    let reactors = REACTORS.iter().map(|(name, world)| (name, Some(*world)));
     let others = COMPONENTS_ONLY.iter().map(|name| (name, Some(*name)));
     for (name, world) in commands.chain(reactors).chain(others) {
-        let module = fs::read(out.join(name).with_extension("wasm"))?;
-        let adapter = if REACTORS.contains(name) {
+        let module = fs::read(out.join(format!("{name}.wasm")))?;
+        let adapter = if is_reactor(name) {
             preview1::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER
         } else {
             preview1::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER
@@ -81,6 +86,10 @@ fn build() -> Result<(), Error> {
         fs::write(out.join(format!("{name}.component.wasm")), component)?;
     }
     Ok(())
+}
+
+fn is_reactor(guest: &str) -> bool {
+    REACTORS.iter().any(|(name, _)| *name == guest)
 }
 
 /// Compiles one file of C to a module.

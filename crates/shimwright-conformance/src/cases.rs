@@ -255,6 +255,18 @@ pub(crate) const CASES: &[Case] = &[
         "A component without `wasi:cli/run` is an error that says so",
         Run::guest(guest::REACTOR_COMPONENT).fails("wasi:cli/run"),
     ),
+    run(
+        "component_0_3_command",
+        "A command of WASI 0.3 runs",
+        Run::guest(guest::COMMAND_0_3_COMPONENT).stdout("Hello from WASI 0.3\n"),
+    ),
+    run(
+        "component_http_setting",
+        "A component that handles HTTP requests is served, unless a setting has no meaning",
+        Run::guest(guest::HTTP_COMPONENT)
+            .env(&[("SHIMWRIGHT_HTTP_ADDRESS", "nowhere")])
+            .fails("SHIMWRIGHT_HTTP_ADDRESS"),
+    ),
     // Precompiled code.
     run(
         "precompiled_round_trip",

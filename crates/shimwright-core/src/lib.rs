@@ -28,6 +28,7 @@ mod cache;
 mod cgroup;
 mod compiler;
 mod content;
+mod drain;
 mod engine;
 mod error;
 mod events;
@@ -52,6 +53,7 @@ mod task;
 mod workload;
 
 pub use artifact::{Artifact, Kind, Precompiled, Wasm};
+pub use drain::drain_on_signals;
 pub use engine::{BoxError, Engine, Exit, Options, Precompiler, Refusal};
 pub use exit::Status;
 pub use shim::Shim;

@@ -7,7 +7,8 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
@@ -217,7 +218,7 @@ pub(crate) fn reset_signals() -> io::Result<()> {
 }
 
 /// Ends the process with 128 + the signal's number. Async-signal-safe.
-extern "C" fn exit_on_signal(signal: i32) {
+extern "C" fn exit_on_signal(signal: i32) -> ! {
     // SAFETY: `_exit` has no preconditions and may be called in a signal handler.
     unsafe { libc::_exit(128 + signal) }
 }
@@ -250,7 +251,7 @@ pub(crate) fn end_on_signals() {
 }
 
 /// Ends the process because its time is over. Async-signal-safe.
-extern "C" fn exit_on_time_limit(_: i32) {
+fn exit_on_time_limit() -> ! {
     const REASON: &[u8] = b"the guest has reached its time limit\n";
     let mut stderr = libc::pollfd {
         fd: libc::STDERR_FILENO,
@@ -270,15 +271,76 @@ extern "C" fn exit_on_time_limit(_: i32) {
 
 /// Has the kernel end this process after some seconds, whatever it does by then.
 pub(crate) fn end_after(seconds: u32) {
+    LIMITED.store(true, Ordering::SeqCst);
     // SAFETY: the handler has the required signature and is async-signal-safe; `alarm` takes an
     // integer only.
     unsafe {
         libc::signal(
             libc::SIGALRM,
-            exit_on_time_limit as *const () as libc::sighandler_t,
+            exit_on_alarm as *const () as libc::sighandler_t,
         );
         libc::alarm(seconds);
     }
+}
+
+/// Written to by [`drain_on_signal`] at the first signal; negative if there is nothing to drain.
+static DRAIN: AtomicI32 = AtomicI32::new(-1);
+/// How long draining may take, in seconds.
+static GRACE: AtomicU32 = AtomicU32::new(0);
+/// Whether an alarm means that the time of the process is over.
+static LIMITED: AtomicBool = AtomicBool::new(false);
+/// The signal that draining began with.
+static DRAINING: AtomicI32 = AtomicI32::new(0);
+
+/// Writes to [`DRAIN`] once, and ends the process after that. Async-signal-safe.
+extern "C" fn drain_on_signal(signal: i32) {
+    let pipe = DRAIN.swap(-1, Ordering::SeqCst);
+    if pipe < 0 {
+        exit_on_signal(signal);
+    }
+    DRAINING.store(signal, Ordering::SeqCst);
+    // SAFETY: both calls are async-signal-safe. The second is given one byte and a descriptor that
+    // is never closed. It fails if nobody reads any more, so `errno`, which the interrupted code may
+    // be about to look at, is put back; its location is valid for as long as the thread lives.
+    unsafe {
+        let errno = *libc::__errno_location();
+        let grace = GRACE.load(Ordering::SeqCst);
+        // There is one alarm, and a time limit that comes first is still one.
+        let left = libc::alarm(grace);
+        if left != 0 && left < grace {
+            libc::alarm(left);
+        }
+        libc::write(pipe, [0_u8].as_ptr().cast(), 1);
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// Ends the process at the end of the time for draining, as the signal would have done that it
+/// began with, or at the end of its own. Async-signal-safe.
+extern "C" fn exit_on_alarm(alarm: i32) {
+    match DRAINING.load(Ordering::SeqCst) {
+        0 if LIMITED.load(Ordering::SeqCst) => exit_on_time_limit(),
+        0 => exit_on_signal(alarm),
+        signal => exit_on_signal(signal),
+    }
+}
+
+/// Makes the first `SIGTERM` or `SIGINT` write to the returned pipe, and end the process only after
+/// this many seconds: see [`crate::drain_on_signals`].
+pub(crate) fn drain_on_signals(grace: u32) -> io::Result<io::PipeReader> {
+    let (reader, writer) = io::pipe()?;
+    GRACE.store(grace, Ordering::SeqCst);
+    // Never closed, as a handler may write to it at any time.
+    DRAIN.store(writer.into_raw_fd(), Ordering::SeqCst);
+    for (signal, handler) in [
+        (libc::SIGALRM, exit_on_alarm as extern "C" fn(i32)),
+        (libc::SIGTERM, drain_on_signal),
+        (libc::SIGINT, drain_on_signal),
+    ] {
+        // SAFETY: the handler has the required signature and is async-signal-safe.
+        unsafe { libc::signal(signal, handler as *const () as libc::sighandler_t) };
+    }
+    Ok(reader)
 }
 
 /// Lets `descriptor` survive the next `exec`.

@@ -70,6 +70,8 @@ guests! {
     ENV_COMPONENT = "env.component";
     /// Tries to get out of its only preopen, `/data`, and prints `denied` if all attempts failed.
     ESCAPE = "escape";
+    /// A command of WASI 0.3 that prints `Hello from WASI 0.3`.
+    COMMAND_0_3_COMPONENT = "command-0.3.component";
     /// Exits with the code given as its argument.
     EXIT_CODE = "exit-code";
     /// [`EXIT_CODE`] as a component: every code but 0 is 1, as its adapter knows no other.
@@ -85,6 +87,13 @@ guests! {
     HELLO = "hello";
     /// [`HELLO`] as a component.
     HELLO_COMPONENT = "hello.component";
+    /// A component that handles HTTP requests; the path says how. `/echo` answers with the
+    /// request's body, `/given` with the variable `NAME` and the file `/data/in.txt`, `/fetch/X`
+    /// with the body of `http://X/`, `/connect/N` with what port N of the loopback answers to
+    /// `ping`; `/log` writes to both output streams, `/wait` prints `waiting` and answers once
+    /// there is a file `/data/go`, `/spin` prints `spinning` and never answers, `/trap` traps; all
+    /// others answer `Hello from Wasm`.
+    HTTP_COMPONENT = "http.component";
     /// Prints `ready`, then waits for ever without using the processor.
     IDLE = "idle";
     /// [`IDLE`] as a component.
@@ -128,7 +137,7 @@ mod tests {
             let name = path.file_stem().unwrap().to_str().unwrap();
             assert!(
                 ALL.iter()
-                    .any(|guest| guest.name().split('.').next() == Some(name)),
+                    .any(|guest| guest.name().trim_end_matches(".component") == name),
                 "{name} is not in ALL"
             );
         }

@@ -1,4 +1,4 @@
-//! Components with WASI 0.2.
+//! Components: commands of WASI 0.2 and 0.3, exported functions, and what [`crate::http`] serves.
 
 use std::os::unix::fs::FileExt;
 
@@ -9,14 +9,32 @@ use wasmtime::component::{
 };
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::p2::{self, bindings::CommandPre};
+#[cfg(feature = "p3")]
+use wasmtime_wasi::p3;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::handler::ProxyPre;
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::outgoing::Outgoing;
 use crate::wasi;
 
 /// What the guest's imports work on.
-struct Host {
+pub(crate) struct Host {
     wasi: WasiCtx,
+    http: WasiHttpCtx,
+    outgoing: Outgoing,
     table: ResourceTable,
+}
+
+impl Host {
+    pub(crate) fn new(wasi: WasiCtx) -> Self {
+        Self {
+            wasi,
+            http: WasiHttpCtx::new(),
+            outgoing: Outgoing,
+            table: ResourceTable::new(),
+        }
+    }
 }
 
 impl WasiView for Host {
@@ -28,29 +46,44 @@ impl WasiView for Host {
     }
 }
 
-/// Runs `wasi:cli/run`, or an exported function of another name.
-pub(crate) async fn run(engine: &Engine, workload: &Workload) -> Result<Exit, BoxError> {
-    let component = match workload.artifact() {
-        Artifact::Precompiled(precompiled) => load(engine, precompiled)?,
+impl WasiHttpView for Host {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            hooks: &mut self.outgoing,
+            table: &mut self.table,
+            ctx: &mut self.http,
+        }
+    }
+}
+
+/// What a workload asks of its component.
+pub(crate) enum Entry {
+    /// To run once.
+    Run(Run),
+    /// To answer requests.
+    Serve(ProxyPre<Host>),
+}
+
+/// How a component is run once.
+pub(crate) enum Run {
+    /// By `wasi:cli/run` 0.2.
+    Command(CommandPre<Host>),
+    /// By `wasi:cli/run` 0.3.
+    #[cfg(feature = "p3")]
+    Command3(p3::bindings::CommandPre<Host>),
+    /// By a function of its own.
+    Function {
+        linked: InstancePre<Host>,
+        index: ComponentExportIndex,
+        results: usize,
+    },
+}
+
+/// Loads or compiles the workload's component.
+pub(crate) fn load(engine: &Engine, workload: &Workload) -> Result<Component, BoxError> {
+    Ok(match workload.artifact() {
+        Artifact::Precompiled(precompiled) => deserialize(engine, precompiled)?,
         _ => Component::new(engine, workload.wasm()?)?,
-    };
-    let host = Host {
-        wasi: wasi::context(workload)?.build(),
-        table: ResourceTable::new(),
-    };
-    let mut store = Store::new(engine, host);
-    let result = if workload.function() == DEFAULT_FUNCTION {
-        let command = CommandPre::new(link(engine, &component)?)
-            .map_err(|error| format!("the component is not a command: {error}"))?;
-        run_command(&command, &mut store).await
-    } else {
-        let (index, results) = find(&component, workload.function())?;
-        let linked = link(engine, &component)?;
-        call(&linked, &mut store, &index, results).await
-    };
-    Ok(match result {
-        Ok(exit) => exit,
-        Err(error) => wasi::exit(&error),
     })
 }
 
@@ -58,7 +91,7 @@ pub(crate) async fn run(engine: &Engine, workload: &Workload) -> Result<Exit, Bo
 ///
 /// It is copied to private memory. Wasmtime 48 maps an open file for modules only; for components
 /// it wants a path, and in a container the artifact has none.
-fn load(engine: &Engine, precompiled: &Precompiled) -> Result<Component, BoxError> {
+fn deserialize(engine: &Engine, precompiled: &Precompiled) -> Result<Component, BoxError> {
     let file = precompiled.file();
     let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
     file.read_exact_at(&mut bytes, 0)?;
@@ -72,10 +105,55 @@ fn load(engine: &Engine, precompiled: &Precompiled) -> Result<Component, BoxErro
     Ok(unsafe { Component::deserialize(engine, &bytes) }?)
 }
 
-/// Finds the component's imports.
-fn link(engine: &Engine, component: &Component) -> wasmtime::Result<InstancePre<Host>> {
+/// Finds what the workload asks for. A command that also handles requests is run as a command.
+pub(crate) fn entry(component: &Component, workload: &Workload) -> Result<Entry, BoxError> {
+    let linked = link(component)?;
+    if workload.function() != DEFAULT_FUNCTION {
+        let (index, results) = find(component, workload.function())?;
+        return Ok(Entry::Run(Run::Function {
+            linked,
+            index,
+            results,
+        }));
+    }
+    let error = match CommandPre::new(linked.clone()) {
+        Ok(command) => return Ok(Entry::Run(Run::Command(command))),
+        Err(error) => error,
+    };
+    #[cfg(feature = "p3")]
+    {
+        if let Ok(command) = p3::bindings::CommandPre::new(linked.clone()) {
+            return Ok(Entry::Run(Run::Command3(command)));
+        }
+        if let Ok(service) = wasmtime_wasi_http::p3::bindings::ServicePre::new(linked.clone()) {
+            return Ok(Entry::Serve(ProxyPre::P3(service)));
+        }
+    }
+    match wasmtime_wasi_http::p2::bindings::ProxyPre::new(linked) {
+        Ok(proxy) => Ok(Entry::Serve(ProxyPre::P2(proxy))),
+        Err(_) => Err(format!(
+            "the component is neither a command nor a handler of HTTP requests: {error}"
+        )
+        .into()),
+    }
+}
+
+/// Finds the component's imports. Of what few components use, only what this one asks for is
+/// offered: each interface costs time at every start.
+fn link(component: &Component) -> wasmtime::Result<InstancePre<Host>> {
+    let engine = component.engine();
+    let ty = component.component_type();
+    let imports = |part: &str| ty.imports(engine).any(|(name, _)| name.contains(part));
     let mut linker = Linker::new(engine);
     p2::add_to_linker_async(&mut linker)?;
+    if imports("wasi:http/") {
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    }
+    #[cfg(feature = "p3")]
+    if imports("@0.3.") {
+        p3::add_to_linker(&mut linker)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    }
     linker.instantiate_pre(component)
 }
 
@@ -91,15 +169,48 @@ fn find(component: &Component, name: &str) -> Result<(ComponentExportIndex, usiz
     }
 }
 
+/// Runs a component once.
+pub(crate) async fn run(engine: &Engine, run: Run, workload: &Workload) -> Result<Exit, BoxError> {
+    let mut store = Store::new(engine, Host::new(wasi::context(workload)?.build()));
+    let result = match run {
+        Run::Command(command) => run_command(&command, &mut store).await,
+        #[cfg(feature = "p3")]
+        Run::Command3(command) => run_command_3(&command, &mut store).await,
+        Run::Function {
+            linked,
+            index,
+            results,
+        } => call(&linked, &mut store, &index, results).await,
+    };
+    Ok(match result {
+        Ok(exit) => exit,
+        Err(error) => wasi::exit(&error),
+    })
+}
+
 async fn run_command(
     command: &CommandPre<Host>,
     store: &mut Store<Host>,
 ) -> wasmtime::Result<Exit> {
     let instance = command.instantiate_async(&mut *store).await?;
-    Ok(match instance.wasi_cli_run().call_run(store).await? {
-        Ok(()) => Exit::Code(0),
-        Err(()) => Exit::Code(1),
-    })
+    Ok(code(instance.wasi_cli_run().call_run(store).await?))
+}
+
+#[cfg(feature = "p3")]
+async fn run_command_3(
+    command: &p3::bindings::CommandPre<Host>,
+    store: &mut Store<Host>,
+) -> wasmtime::Result<Exit> {
+    let instance = command.instantiate_async(&mut *store).await?;
+    let result = store
+        .run_concurrent(async move |store| instance.wasi_cli_run().call_run(store).await)
+        .await??;
+    Ok(code(result))
+}
+
+/// `wasi:cli/run` knows success and failure.
+fn code(result: Result<(), ()>) -> Exit {
+    Exit::Code(i32::from(result.is_err()))
 }
 
 async fn call(

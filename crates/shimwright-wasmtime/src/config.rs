@@ -3,10 +3,11 @@
 
 use std::num::NonZeroUsize;
 
+use shimwright_core::Kind;
 use wasmtime::{Config, ModuleVersionStrategy};
 
 /// Settings for a process that only compiles.
-pub(crate) fn for_compiling() -> wasmtime::Result<Config> {
+pub(crate) fn for_compiling(kind: Kind) -> wasmtime::Result<Config> {
     let mut config = Config::new();
     config
         // Wasmtime by itself accepts code of its whole major version, and so would keep code that
@@ -20,22 +21,22 @@ pub(crate) fn for_compiling() -> wasmtime::Result<Config> {
         // Only a native debugger or profiler would read these tables, and registering them makes
         // pages private.
         .native_unwind_info(false)
-        // WASI 0.3 is not offered, so a store need not be prepared for concurrent calls.
-        .concurrency_support(false);
+        // Only components make concurrent calls; a module's store need not be prepared for them.
+        .concurrency_support(kind == Kind::Component);
     Ok(config)
 }
 
 /// Settings for a process that compiles a guest and then runs it.
-pub(crate) fn for_compiling_in_place() -> wasmtime::Result<Config> {
-    let mut config = for_compiling()?;
+pub(crate) fn for_compiling_in_place(kind: Kind) -> wasmtime::Result<Config> {
+    let mut config = for_compiling(kind)?;
     // The compiler's threads would stay as long as the guest.
     config.parallel_compilation(false);
     Ok(config)
 }
 
 /// Settings for a process that runs what another one compiled.
-pub(crate) fn for_loading() -> wasmtime::Result<Config> {
-    let mut config = for_compiling()?;
+pub(crate) fn for_loading(kind: Kind) -> wasmtime::Result<Config> {
+    let mut config = for_compiling(kind)?;
     config.enable_compiler(false);
     Ok(config)
 }
@@ -43,17 +44,18 @@ pub(crate) fn for_loading() -> wasmtime::Result<Config> {
 /// Names everything that compiled code depends on. Needs no engine, as it is asked for at every
 /// create.
 pub(crate) fn fingerprint() -> String {
-    let settings = match for_compiling() {
+    let settings = [Kind::Module, Kind::Component].map(|kind| match for_compiling(kind) {
         Ok(config) => format!("{config:?}"),
         // Compiling would fail with this error too, so nothing is ever stored under it.
         Err(error) => error.to_string(),
-    };
+    });
     format!(
-        "wasmtime {}; {} {}; {}; {settings}",
+        "wasmtime {}; {} {}; {}; {}",
         wasmtime_environ::VERSION,
         std::env::consts::ARCH,
         std::env::consts::OS,
         cpu_features().join(" "),
+        settings.join("; "),
     )
 }
 

@@ -1,13 +1,18 @@
-//! The Wasmtime engine: core modules with WASI preview 1, components with WASI 0.2.
+//! The Wasmtime engine: core modules with WASI preview 1, components with WASI 0.2 and 0.3, and
+//! components that handle HTTP requests.
 //!
 //! [`Wasmtime`] is all that a shim needs. What is compiled ahead of time is mapped from its file
 //! when it runs, and the compiler is not touched then.
 
 mod component;
 mod config;
+mod http;
 mod module;
+mod outgoing;
+mod settings;
 mod wasi;
 
+use component::Entry;
 use shimwright_core::{
     Artifact, BoxError, Engine, Exit, Kind, Options, Precompiler, Refusal, Workload,
 };
@@ -29,22 +34,22 @@ impl Wasmtime {
 
 impl Engine for Wasmtime {
     fn run(&self, workload: &Workload) -> Result<Exit, BoxError> {
+        let kind = workload.artifact().kind();
         let config = match workload.artifact() {
-            Artifact::Precompiled(_) => config::for_loading()?,
-            _ => config::for_compiling_in_place()?,
+            Artifact::Precompiled(_) => config::for_loading(kind)?,
+            _ => config::for_compiling_in_place(kind)?,
         };
         let engine = wasmtime::Engine::new(&config)?;
-        // One thread: the guest runs on it, and so do its timers and sockets.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let exit = match workload.artifact().kind() {
-            Kind::Module => runtime.block_on(module::run(&engine, workload)),
-            Kind::Component => runtime.block_on(component::run(&engine, workload)),
-        };
-        // A name lookup that the guest did not wait for must not delay its end.
-        runtime.shutdown_background();
-        exit
+        match kind {
+            Kind::Module => alone(module::run(&engine, workload)),
+            Kind::Component => {
+                let component = component::load(&engine, workload)?;
+                match component::entry(&component, workload)? {
+                    Entry::Run(run) => alone(component::run(&engine, run, workload)),
+                    Entry::Serve(handler) => http::serve(&engine, handler, workload),
+                }
+            }
+        }
     }
 
     fn accepts(&self, _workload: &Workload) -> Result<(), Refusal> {
@@ -63,10 +68,22 @@ impl Precompiler for Wasmtime {
     }
 
     fn precompile(&self, wasm: &[u8]) -> Result<Vec<u8>, BoxError> {
-        let engine = wasmtime::Engine::new(&config::for_compiling()?)?;
-        Ok(match Kind::detect(wasm)? {
+        let kind = Kind::detect(wasm)?;
+        let engine = wasmtime::Engine::new(&config::for_compiling(kind)?)?;
+        Ok(match kind {
             Kind::Module => engine.precompile_module(wasm)?,
             Kind::Component => engine.precompile_component(wasm)?,
         })
     }
+}
+
+/// Runs a guest on this thread, and so its timers and sockets.
+fn alone(guest: impl Future<Output = Result<Exit, BoxError>>) -> Result<Exit, BoxError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let exit = runtime.block_on(guest);
+    // A name lookup that the guest did not wait for must not delay its end.
+    runtime.shutdown_background();
+    exit
 }

@@ -4,38 +4,66 @@ use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
-use shimwright_core::{BoxError, Exit, Workload};
+use shimwright_core::{BoxError, Exit, Preopen, Workload};
 use tokio::io::AsyncWrite;
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::cli::{self, OutputFile, StdoutStream};
 use wasmtime_wasi::p2::OutputStream;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
 
-/// What the workload may see: its arguments, environment, preopens, standard streams and the
-/// container's network.
-pub(crate) fn context(workload: &Workload) -> Result<WasiCtxBuilder, BoxError> {
-    let mut wasi = WasiCtxBuilder::new();
-    wasi
-        // Nothing else would run meanwhile, and a thread for it would be a thread more.
-        .allow_blocking_current_thread(true)
-        .args(workload.args())
-        .envs(workload.env())
-        .inherit_stdin()
-        .stdout(Output::new(io::stdout())?)
-        .stderr(Output::new(io::stderr())?)
-        // The network namespace decides what can be reached.
-        .inherit_network()
-        .allow_ip_name_lookup(true);
-    for preopen in workload.preopens() {
-        // What can be written is decided by the mounts below it.
-        wasi.preopened_dir(preopen.host(), preopen.guest(), FsPerms::ReadWrite)
-            .map_err(|error| {
-                format!(
-                    "cannot open the directory {}: {error}",
-                    preopen.host().display()
-                )
-            })?;
+/// What the workload may see, to be given to any number of instances: its arguments, environment,
+/// preopens, output streams and the container's network.
+pub(crate) struct View {
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    preopens: Vec<Preopen>,
+    stdout: Output,
+    stderr: Output,
+}
+
+impl View {
+    pub(crate) fn new(workload: &Workload) -> Result<Self, BoxError> {
+        Ok(Self {
+            args: workload.args().to_vec(),
+            env: workload.env().to_vec(),
+            preopens: workload.preopens().to_vec(),
+            stdout: Output::new(io::stdout())?,
+            stderr: Output::new(io::stderr())?,
+        })
     }
+
+    /// A context for one instance, whose standard input is empty.
+    pub(crate) fn context(&self) -> Result<WasiCtxBuilder, BoxError> {
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.args(&self.args)
+            .envs(&self.env)
+            .stdout(self.stdout.clone())
+            .stderr(self.stderr.clone())
+            // The network namespace decides what can be reached.
+            .inherit_network()
+            .allow_tcp(true)
+            .allow_udp(true)
+            .allow_ip_name_lookup(true);
+        for preopen in &self.preopens {
+            // What can be written is decided by the mounts below it.
+            wasi.preopened_dir(preopen.host(), preopen.guest(), FsPerms::ReadWrite)
+                .map_err(|error| {
+                    format!(
+                        "cannot open the directory {}: {error}",
+                        preopen.host().display()
+                    )
+                })?;
+        }
+        Ok(wasi)
+    }
+}
+
+/// A context for the only instance of a process.
+pub(crate) fn context(workload: &Workload) -> Result<WasiCtxBuilder, BoxError> {
+    let mut wasi = View::new(workload)?.context()?;
+    wasi.inherit_stdin()
+        // Nothing else would run meanwhile, and a thread for it would be a thread more.
+        .allow_blocking_current_thread(true);
     Ok(wasi)
 }
 
@@ -60,6 +88,7 @@ pub(crate) fn exit(error: &wasmtime::Error) -> Exit {
 
 /// A standard stream that is written to at once, so that nothing is lost if the process ends by a
 /// signal.
+#[derive(Clone)]
 struct Output {
     file: OutputFile,
     terminal: bool,

@@ -4,7 +4,7 @@
 //!
 //! | feature | engine |
 //! | --- | --- |
-//! | `wasmtime` | `Wasmtime`: modules with WASI preview 1, components with WASI 0.2 |
+//! | `wasmtime` | `Wasmtime`: modules with WASI preview 1, components with WASI 0.2 and 0.3, HTTP handlers |
 //!
 //! Depend on `shimwright-core` alone to write an engine of your own.
 

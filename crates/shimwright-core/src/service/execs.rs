@@ -136,6 +136,8 @@ impl Task {
 
     /// Starts an exec and returns the pid of its process.
     pub(super) async fn start_exec(self: &Arc<Self>, exec: &Arc<Exec>) -> Result<u32, Error> {
+        // What joins a container that is being paused would be frozen half made.
+        let _unchanged = self.changing.read().await;
         let init = self.state().joinable()?;
         exec.change(ExecState::starting)?;
         let (process, ended) = match self.join(exec, init).await {

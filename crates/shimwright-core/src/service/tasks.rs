@@ -79,7 +79,7 @@ pub(super) struct Task {
     /// Whether the spec has hooks to run after `start`.
     poststart: AtomicBool,
     /// Held while the task is started or deleted, which must not overlap.
-    changing: tokio::sync::Mutex<()>,
+    changing: tokio::sync::RwLock<()>,
 }
 
 #[derive(Debug)]
@@ -170,7 +170,7 @@ impl Tasks {
                     sandbox: OnceLock::new(),
                     execs: Mutex::default(),
                     poststart: AtomicBool::new(false),
-                    changing: tokio::sync::Mutex::default(),
+                    changing: tokio::sync::RwLock::default(),
                 };
                 Ok(Arc::clone(free.insert(Arc::new(task))))
             }
@@ -183,7 +183,7 @@ impl Tasks {
             Target::Init(task) => task,
             Target::Exec(task, exec) => return task.start_exec(&exec).await,
         };
-        let _changing = task.changing.lock().await;
+        let _changing = task.changing.write().await;
         let init = task.start()?;
         task.run_poststart_hooks().await?;
         Ok(reply::pid(Some(init)))
@@ -199,7 +199,7 @@ impl Tasks {
             Target::Init(task) => task,
             Target::Exec(task, exec) => return task.delete_exec(&exec).await,
         };
-        let _changing = task.changing.lock().await;
+        let _changing = task.changing.write().await;
         // Another call may have deleted it while this one waited.
         self.find(&task.id)?;
         let (init, exited) = task.delete().await?;

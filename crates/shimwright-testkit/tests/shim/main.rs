@@ -8,6 +8,7 @@ mod cgroup;
 mod crash;
 mod exec;
 mod failures;
+mod http;
 mod kill;
 mod lifecycle;
 mod limits;

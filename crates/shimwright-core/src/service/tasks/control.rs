@@ -27,14 +27,14 @@ impl Tasks {
     /// Freezes every process of a task.
     pub(in super::super) async fn pause(&self, id: &str) -> Result<(), Error> {
         let task = self.find(id)?;
-        let _changing = task.changing.lock().await;
+        let _changing = task.changing.write().await;
         task.pause().await
     }
 
     /// Lets the processes of a paused task go on.
     pub(in super::super) async fn resume(&self, id: &str) -> Result<(), Error> {
         let task = self.find(id)?;
-        let _changing = task.changing.lock().await;
+        let _changing = task.changing.write().await;
         task.resume()
     }
 
@@ -42,7 +42,7 @@ impl Tasks {
     pub(in super::super) async fn update(&self, request: UpdateTaskRequest) -> Result<(), Error> {
         let task = self.find(&request.id)?;
         let resources = resources(&request)?;
-        let _changing = task.changing.lock().await;
+        let _changing = task.changing.write().await;
         task.update(&resources).await
     }
 }
