@@ -4,6 +4,7 @@
 
 mod create;
 mod daemon;
+mod engine;
 mod exec;
 mod file;
 mod linux;
@@ -53,8 +54,9 @@ impl Case {
 
 /// Every case, in the order they run.
 fn cases() -> impl Iterator<Item = &'static Case> {
-    let tables: [&[Case]; 8] = [
+    let tables: [&[Case]; 9] = [
         program::CASES,
+        engine::CASES,
         create::CASES,
         file::CASES,
         signal::CASES,
