@@ -11,7 +11,11 @@ use crate::process::{self, Process};
 pub(crate) const BUILD_DEADLINE: Duration = Duration::from_secs(90 * 60);
 
 /// The shims that the tests run, by the name of their executable.
-pub(crate) const SHIMS: [&str; 2] = ["containerd-shim-wasmtime-v1", "containerd-shim-wasmi-v1"];
+pub(crate) const SHIMS: [&str; 3] = [
+    "containerd-shim-wasmtime-v1",
+    "containerd-shim-wasmer-v1",
+    "containerd-shim-wasmi-v1",
+];
 
 /// The directory of the workspace's `Cargo.toml`.
 ///

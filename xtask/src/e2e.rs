@@ -5,6 +5,7 @@
 mod create;
 mod daemon;
 mod docker;
+mod engine;
 mod exec;
 mod file;
 mod kubelet;
@@ -81,8 +82,9 @@ impl Case {
 
 /// Every case, in the order they run.
 fn cases() -> impl Iterator<Item = &'static Case> {
-    let tables: [&[Case]; 11] = [
+    let tables: [&[Case]; 13] = [
         program::CASES,
+        engine::CASES,
         create::CASES,
         file::CASES,
         signal::CASES,

@@ -3,7 +3,7 @@
 //! Bytes of an image never become [`Precompiled`]: see `docs/threat-model.md`.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::engine::{BoxError, Precompiler, Refusal};
@@ -177,6 +177,15 @@ impl Precompiled {
     /// shared by all containers that run it.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Maps the native code, for an engine that takes bytes instead of a file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be mapped.
+    pub fn map(&self) -> io::Result<impl AsRef<[u8]> + Send + 'static> {
+        Mapping::of_file(self.file.as_fd())
     }
 
     /// A module or a component.

@@ -4,11 +4,14 @@
 //!
 //! | feature | engine |
 //! | --- | --- |
+//! | `wasmer` | `Wasmer`: modules with WASI preview 1 and WASIX |
 //! | `wasmtime` | `Wasmtime`: modules with WASI preview 1, components with WASI 0.2 and 0.3, HTTP handlers |
 //!
 //! Depend on `shimwright-core` alone to write an engine of your own.
 
 pub use shimwright_core::*;
 
+#[cfg(feature = "wasmer")]
+pub use shimwright_wasmer::Wasmer;
 #[cfg(feature = "wasmtime")]
 pub use shimwright_wasmtime::Wasmtime;

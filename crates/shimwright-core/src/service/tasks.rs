@@ -79,7 +79,7 @@ pub(super) struct Task {
     /// Whether the spec has hooks to run after `start`.
     poststart: AtomicBool,
     /// Held while the task is started or deleted, which must not overlap.
-    changing: tokio::sync::RwLock<()>,
+    pub(super) changing: tokio::sync::RwLock<()>,
 }
 
 #[derive(Debug)]

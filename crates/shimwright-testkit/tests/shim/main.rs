@@ -40,6 +40,15 @@ macro_rules! for_each_engine {
             )*
         }
 
+        mod wasmer {
+            $(
+                #[test]
+                fn $name() {
+                    super::$name("containerd-shim-wasmer-v1");
+                }
+            )*
+        }
+
         mod wasmi {
             $(
                 #[test]

@@ -1,0 +1,59 @@
+//! The Wasmer engine: core modules with WASI preview 1 and WASIX.
+//!
+//! [`Wasmer`] is all that a shim needs. Modules are compiled with Cranelift, ahead of time; what
+//! runs them then has no compiler.
+
+mod config;
+mod module;
+mod wasi;
+
+use shimwright_core::{BoxError, Engine, Exit, Options, Precompiler, Workload};
+
+use crate::config::Settings;
+
+/// Runs core modules with Wasmer.
+#[derive(Clone, Copy, Debug)]
+pub struct Wasmer {
+    settings: Settings,
+}
+
+impl Wasmer {
+    /// The engine with the options that the crate's README lists.
+    ///
+    /// # Errors
+    ///
+    /// The option that is unknown or has an impossible value.
+    pub fn new(options: &Options) -> Result<Self, BoxError> {
+        Ok(Self {
+            settings: options.parse()?,
+        })
+    }
+}
+
+impl Engine for Wasmer {
+    fn run(&self, workload: &Workload) -> Result<Exit, BoxError> {
+        let module = module::load(&self.settings, workload)?;
+        // It drives timers, files and sockets while the guest runs on a thread of its own.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let exit = runtime.block_on(module::run(module, workload));
+        // A read from standard input that the guest did not wait for must not delay its end.
+        runtime.shutdown_background();
+        exit
+    }
+
+    fn precompiler(&self) -> Option<&dyn Precompiler> {
+        Some(self)
+    }
+}
+
+impl Precompiler for Wasmer {
+    fn fingerprint(&self) -> String {
+        config::fingerprint()
+    }
+
+    fn precompile(&self, wasm: &[u8]) -> Result<Vec<u8>, BoxError> {
+        module::precompile(wasm)
+    }
+}
