@@ -11,6 +11,7 @@ mod file;
 mod kubelet;
 mod kubernetes;
 mod linux;
+mod method;
 mod options;
 mod pod;
 mod program;
@@ -176,6 +177,10 @@ impl Selection {
 }
 
 pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+    if args == ["--methods"] {
+        print!("{}", method::table()?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let selection = Selection::parse(args)?;
     debian::require_root("e2e")?;
     debian::install_missing()?;

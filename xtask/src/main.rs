@@ -31,6 +31,7 @@ usage: cargo xtask <command>
   test [--unit-only|--e2e-only] every test there is (root)
   e2e [--containerd 1.6|1.7|2.x] [--only TEXT]
                                 the tests on real containerd alone (root)
+  e2e --methods                 print which of them shows each method of the Task service
   tidy                          check what compilers cannot
   ci                            format, lints, documentation, tidy, test (root)
   setup                         install the Debian packages that the above need (root)";

@@ -3,7 +3,7 @@
 //! Ctrl-C ends the wait for a child with an error, so that destructors run and clean up.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -174,11 +174,19 @@ impl Process {
     }
 
     /// The same with something on its standard input, which must fit into a pipe.
-    pub(crate) fn spawn_with_input(mut command: Command, input: &str) -> Result<Self> {
+    pub(crate) fn spawn_with_input(command: Command, input: &str) -> Result<Self> {
+        Ok(Self::spawn_with_open_input(command, input)?.0)
+    }
+
+    /// The same; the input ends when the second part is dropped.
+    pub(crate) fn spawn_with_open_input(
+        mut command: Command,
+        input: &str,
+    ) -> Result<(Self, PipeWriter)> {
         let (reader, mut writer) = std::io::pipe()?;
         writer.write_all(input.as_bytes())?;
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self::start(command, Stdio::from(reader))
+        Ok((Self::start(command, Stdio::from(reader))?, writer))
     }
 
     /// Starts a command whose output goes where `command` says.

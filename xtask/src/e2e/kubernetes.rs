@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::kubelet::{Ended, NAMESPACE_OF_POD, Running, Spec};
+use super::kubelet::{Ended, NAMESPACE_OF_POD, Pod, Running, Spec};
 use super::stage::{LAYER_MODULE, PROMPT, Stage};
 use super::{Case, Needs};
 use crate::containerd::SHORT;
@@ -58,7 +58,19 @@ pub(super) const CASES: &[Case] = &[
         streamed_exec,
     ),
     Case::new("what a pod's containers use", Needs::AnyRuntime, stats),
-    Case::new("a pod's limits change", Needs::AnyRuntime, update),
+    Case::new("a pod's limits change", Needs::AnyRuntime, |stage| {
+        let pod = stage.pod()?;
+        let app = pod.idle(stage);
+        update(stage, &pod, app)?;
+        pod.remove(stage)
+    }),
+    Case::new("a sidecar's limits change", Needs::AnyRuntime, |stage| {
+        let pod = stage.pod()?;
+        let script = "echo ready; exec /bin/busybox sleep 86400";
+        let sidecar = pod.linux(&["sh", "-c", script]);
+        update(stage, &pod, sidecar)?;
+        pod.remove(stage)
+    }),
     Case::new("a pod's container is out of memory", Needs::AnyRuntime, oom),
     Case::new("a guest of a pod is stopped at once", Needs::Ours, stop),
     Case::new(
@@ -428,10 +440,8 @@ fn limit(pid: i32) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-fn update(stage: &mut Stage) -> Result<()> {
-    let pod = stage.pod()?;
-    let spec = pod.idle(stage).memory(256 << 20);
-    let app = pod.start(stage, spec)?;
+fn update(stage: &mut Stage, pod: &Pod, spec: Spec) -> Result<()> {
+    let app = pod.start(stage, spec.memory(256 << 20))?;
     app.await_line("ready")?;
     let pid = app.pid(stage)?;
     let before = limit(pid)?;
@@ -446,7 +456,7 @@ fn update(stage: &mut Stage) -> Result<()> {
     stage.call("UpdateContainerResources", &request)?;
     let after = limit(pid)?;
     ensure!(after == (128 << 20).to_string(), "the limit is {after}");
-    pod.remove(stage)
+    Ok(())
 }
 
 fn oom(stage: &mut Stage) -> Result<()> {

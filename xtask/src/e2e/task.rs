@@ -1,13 +1,12 @@
 //! The calls of the Task service that look at a task or hold it.
 
 use std::fs;
-use std::process::Command;
 
 use super::stage::{Container, Stage, check};
 use super::{Case, Needs};
-use crate::containerd::LONG;
+use crate::containerd::{LONG, SHORT};
 use crate::error::{Context, Result, ensure, error};
-use crate::process;
+use crate::process::Process;
 
 pub(super) const CASES: &[Case] = &[
     Case::new("the processes of a guest", Needs::Ours, |stage| {
@@ -51,7 +50,7 @@ pub(super) const CASES: &[Case] = &[
         Needs::Ours,
         |stage| {
             let container = stage.guest("cat");
-            input(&container, "typed<end of input>\n", stage)
+            input(&container, "typed\n<end of input>\n", stage)
         },
     ),
     Case::new(
@@ -59,7 +58,7 @@ pub(super) const CASES: &[Case] = &[
         Needs::AnyRuntime,
         |stage| {
             let container = stage.linux(&["cat"]);
-            input(&container, "typed", stage)
+            input(&container, "typed\n", stage)
         },
     ),
     Case::new("a checkpoint of a guest is refused", Needs::Ours, |stage| {
@@ -171,13 +170,11 @@ fn is_frozen(pid: i32) -> Result<bool> {
 
 fn input(container: &Container, shown: &str, stage: &mut Stage) -> Result<()> {
     let ctr = container.attached(stage);
-    let mut piped = Command::new("sh");
-    piped.args(["-c", r#"printf typed | "$@""#, "sh"]);
-    piped.arg(ctr.get_program()).args(ctr.get_args());
-    for (name, value) in ctr.get_envs() {
-        piped.env(name, value.unwrap_or_default());
-    }
-    check(&process::run(piped, LONG)?, 0, shown)
+    let (mut ctr, keyboard) = Process::spawn_with_open_input(ctr, "typed\n")?;
+    // `ctr` does not pass on an end that comes before the task is there.
+    ctr.wait_for_output("typed\n", LONG)?;
+    drop(keyboard);
+    check(&ctr.finish(SHORT)?, 0, shown)
 }
 
 fn checkpoint(container: Container, stage: &mut Stage) -> Result<()> {

@@ -18,6 +18,10 @@ const ANNOTATION: &str = "dev.shimwright.";
 /// container's.
 const VARIABLE: &str = "SHIMWRIGHT_";
 
+/// The variables among those that say how an engine serves a guest. They are its own to read, and
+/// limit nothing.
+const SERVING: &str = "SHIMWRIGHT_HTTP_";
+
 /// The fewest files a runner can be set up and an engine can run with.
 const FEWEST_FILES: u64 = 64;
 
@@ -102,7 +106,8 @@ impl Limits {
     /// A setting that is unknown, malformed or wider, by its name.
     pub(crate) fn narrow_for(&self, spec: &Spec) -> Result<Self, Error> {
         let env = spec.process().iter().flat_map(super::env);
-        let variables = env.filter_map(|(name, value)| {
+        let limiting = env.filter(|(name, _)| !name.starts_with(SERVING));
+        let variables = limiting.filter_map(|(name, value)| {
             let key = name.strip_prefix(VARIABLE)?.to_ascii_lowercase();
             Some((key, name, value))
         });
@@ -285,7 +290,7 @@ mod tests {
     fn a_workload_narrows_by_annotations_and_variables() {
         let spec = spec(
             r#""dev.shimwright.time_limit":"30","other":"x""#,
-            r#""SHIMWRIGHT_ROOTFS=none","SHIMWRIGHT_TIME_LIMIT=20","A=b""#,
+            r#""SHIMWRIGHT_ROOTFS=none","SHIMWRIGHT_TIME_LIMIT=20","A=b","SHIMWRIGHT_HTTP_GRACE=5""#,
         );
         let narrowed = limits(NODE).narrow_for(&spec).unwrap();
         let expected = limits("time_limit = 20\nopen_files = 512\nrootfs = 'none'\n");
