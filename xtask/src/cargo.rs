@@ -17,6 +17,9 @@ pub(crate) const SHIMS: [&str; 3] = [
     "containerd-shim-wasmi-v1",
 ];
 
+/// The workspace of the program that calls containerd as a kubelet does.
+pub(crate) const CRI_CLIENT: &str = "xtask/cri/Cargo.toml";
+
 /// The directory of the workspace's `Cargo.toml`.
 ///
 /// Asked for when run: clones may share a target directory, and cargo then runs the same
@@ -51,6 +54,14 @@ pub(crate) fn build_binaries(names: &[&str]) -> Result<PathBuf> {
     let mut args = vec!["build", "--release", "--workspace"];
     args.extend(names.iter().flat_map(|name| ["--bin", name]));
     directory_of(names, &build(&args)?)
+}
+
+/// Builds the program that calls containerd as a kubelet does, which is not in this workspace, and
+/// returns its path.
+pub(crate) fn build_cri_client() -> Result<PathBuf> {
+    const NAME: &str = "shimwright-cri";
+    let built = build(&["build", "--release", "--manifest-path", CRI_CLIENT])?;
+    Ok(directory_of(&[NAME], &built)?.join(NAME))
 }
 
 /// The one directory that holds the executables called `names`.

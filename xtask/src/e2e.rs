@@ -34,9 +34,6 @@ use stage::Stage;
 /// How long containerd and a shim may take to clean up after a task.
 const CLEAN_UP: Duration = Duration::from_secs(5);
 
-/// Calls containerd as a kubelet does.
-const CLIENT: &str = "shimwright-cri";
-
 /// One behaviour.
 struct Case {
     name: &'static str,
@@ -216,7 +213,7 @@ pub(crate) fn run(selection: &Selection, shims: Option<&Path>) -> Result<Tally> 
     let runc = tools.join("usr/sbin");
     let path: Vec<_> = shims.into_iter().chain([runc.as_path()]).collect();
     let busybox = tools.join("bin/busybox");
-    let cri = cargo::build_binaries(&[CLIENT])?.join(CLIENT);
+    let cri = cargo::build_cri_client()?;
     let mut tally = Tally::default();
     for &release in &selection.releases {
         println!("==> end to end with containerd {release}");

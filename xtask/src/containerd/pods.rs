@@ -42,6 +42,8 @@ pub(super) fn config(
 [plugins."{runtime}"]
   # The default is a directory of the whole machine.
   netns_mounts_under_state_dir = true
+  # A machine that is a container itself may not protect a pause from the kernel.
+  restrict_oom_score_adj = true
   {pause}
 
 [plugins."{runtime}".cni]
