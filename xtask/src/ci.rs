@@ -12,6 +12,17 @@ pub(crate) fn main() -> Result<ExitCode> {
     debian::require_root("ci")?;
     debian::install_missing()?;
     step("format", cargo::cargo(&["fmt", "--all", "--check"]))?;
+    // It is a workspace of its own, which `--all` does not reach.
+    let client = ["--manifest-path", cargo::CRI_CLIENT];
+    let format = [&["fmt"][..], &client, &["--check"]].concat();
+    step("format of the CRI client", cargo::cargo(&format))?;
+    let lint = [
+        &["clippy", "--release"][..],
+        &client,
+        &["--", "-D", "warnings"],
+    ]
+    .concat();
+    step("lints of the CRI client", cargo::cargo(&lint))?;
     // The profile of the tests, so that build scripts and procedural macros are compiled once.
     let clippy = [
         "clippy",
