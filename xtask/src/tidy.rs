@@ -147,9 +147,20 @@ impl Tree {
 }
 
 fn metadata() -> Result<serde_json::Value> {
-    let command = cargo::cargo(&["metadata", "--format-version=1", "--no-deps"]);
-    let text = process::run(command, QUERY_DEADLINE)?.success()?;
-    serde_json::from_str(&text).context("read cargo's metadata")
+    let of = |manifest: &str| -> Result<serde_json::Value> {
+        let mut command = cargo::cargo(&["metadata", "--format-version=1", "--no-deps"]);
+        command.args(["--manifest-path", manifest]);
+        let text = process::run(command, QUERY_DEADLINE)?.success()?;
+        serde_json::from_str(&text).context("read cargo's metadata")
+    };
+    let mut metadata = of("Cargo.toml")?;
+    let client = of(cargo::CRI_CLIENT)?["packages"].take();
+    if let (Some(all), serde_json::Value::Array(client)) =
+        (metadata["packages"].as_array_mut(), client)
+    {
+        all.extend(client);
+    }
+    Ok(metadata)
 }
 
 /// Every path in ARCHITECTURE.md exists, and every crate is in it.
