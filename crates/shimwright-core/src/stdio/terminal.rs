@@ -195,6 +195,8 @@ mod tests {
             text
         });
         let reading = tokio::task::spawn_blocking(move || {
+            // All of it: a stream that stays behind would keep the terminal open.
+            let process = process;
             let mut line = [0; 64];
             let length = rustix::io::read(&process.stdin, &mut line).unwrap();
             let mut stdout = File::from(process.stdout);
