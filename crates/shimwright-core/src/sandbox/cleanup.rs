@@ -1,6 +1,7 @@
 //! Removing what is left of a container. Every function here may be called any number of times.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -44,21 +45,41 @@ fn end_loggers(bundle: &Bundle) -> io::Result<()> {
 
 /// Ends the first process and everything in the container's control groups.
 pub(crate) fn kill(record: &Record) -> Result<(), Error> {
-    if let Some(init) = record.init.and_then(|init| init.open()) {
+    let init = record.init.and_then(|init| Some((init.pid, init.open()?)));
+    if let Some((_, handle)) = &init {
         // It may have ended meanwhile.
-        let _ = rustix::process::pidfd_send_signal(&init, Signal::KILL);
-        record
-            .cgroups
-            .kill_all(BOUND)
-            .context("end the container's processes")?;
-        sys::wait_readable(&init, Instant::now() + BOUND)
-            .context("wait for the container's first process")?;
-        return Ok(());
+        let _ = rustix::process::pidfd_send_signal(handle, Signal::KILL);
     }
     record
         .cgroups
         .kill_all(BOUND)
-        .context("end the container's processes")
+        .context("end the container's processes")?;
+    if let Some((pid, handle)) = init {
+        wait_for_end(pid, &handle).context("wait for the container's first process")?;
+    }
+    Ok(())
+}
+
+/// Waits until a killed first process holds nothing any more.
+///
+/// The kernel reports its end only when every process of its pid namespace has been reaped
+/// (`pid_namespaces(7)`). An exec whose shim has died is reaped by whoever adopted it, which may
+/// take its time: so it also counts as ended when its memory, and with it its program, is gone.
+fn wait_for_end(pid: i32, handle: &OwnedFd) -> io::Result<()> {
+    const LOOK: Duration = Duration::from_millis(50);
+    let deadline = Instant::now() + BOUND;
+    loop {
+        let now = Instant::now();
+        match sys::wait_readable(handle, deadline.min(now + LOOK)) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+            done => return done,
+        }
+        match std::fs::read_link(format!("/proc/{pid}/exe")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            _ if now >= deadline => return Err(io::ErrorKind::TimedOut.into()),
+            _ => {}
+        }
+    }
 }
 
 /// Removes the control groups, the mounts and the state of a container without processes, and
