@@ -74,9 +74,11 @@ impl Stage {
             let Ok(status) = self.call("Status", &json!({})) else {
                 return Ok(false);
             };
+            // The two a kubelet asks for. containerd adds others, such as one about deprecated calls.
             let conditions = status["status"]["conditions"].as_array();
-            Ok(conditions.is_some_and(|all| {
-                !all.is_empty() && all.iter().all(|one| one["status"] == json!(true))
+            Ok(["RuntimeReady", "NetworkReady"].iter().all(|name| {
+                let mut all = conditions.into_iter().flatten();
+                all.any(|one| one["type"] == json!(name) && one["status"] == json!(true))
             }))
         })?;
         let images = if self.runs_wasm() {
