@@ -43,6 +43,8 @@ pub(crate) struct Run {
     pub(crate) env: &'static [(&'static str, &'static str)],
     pub(crate) stdin: &'static str,
     pub(crate) directory: Option<Directory>,
+    /// In bytes.
+    pub(crate) linear_memory: Option<u64>,
     pub(crate) end: End,
     pub(crate) stdout: Text,
     pub(crate) stderr: Text,
@@ -125,6 +127,7 @@ impl Run {
             env: &[],
             stdin: "",
             directory: None,
+            linear_memory: None,
             end: End::Code(0),
             stdout: Text::Is(""),
             stderr: Text::Is(""),
@@ -161,6 +164,11 @@ impl Run {
         self
     }
 
+    pub(crate) const fn linear_memory(mut self, most: u64) -> Self {
+        self.linear_memory = Some(most);
+        self
+    }
+
     pub(crate) const fn stdout(mut self, stdout: &'static str) -> Self {
         self.stdout = Text::Is(stdout);
         self
@@ -177,9 +185,14 @@ impl Run {
     }
 
     /// Traps, and the reason is one line.
-    pub(crate) const fn traps(mut self) -> Self {
+    pub(crate) const fn traps(self) -> Self {
+        self.traps_with("")
+    }
+
+    /// The same with this in the line.
+    pub(crate) const fn traps_with(mut self, reason: &'static str) -> Self {
         self.end = End::Trapped;
-        self.stderr = Text::Line("");
+        self.stderr = Text::Line(reason);
         self
     }
 

@@ -109,6 +109,36 @@ pub(crate) const CASES: &[Case] = &[
             .stdout("touched\n"),
     ),
     run(
+        "linear_memory_within_its_limit",
+        "A guest that needs less than its limit of linear memory does not notice it",
+        Run::guest(guest::MEMORY)
+            .args(&["guest", "3"])
+            .linear_memory(8 << 20)
+            .stdout("touched\n"),
+    ),
+    run(
+        "linear_memory_traps_at_its_limit",
+        "Growing beyond the limit is a trap, and its reason names the limit",
+        Run::guest(guest::MEMORY)
+            .args(&["guest", "64"])
+            .linear_memory(8 << 20)
+            .traps_with("but its limit is 8388608"),
+    ),
+    run(
+        "linear_memory_to_begin_with",
+        "A module that begins with more than the limit is not run, and the reason names the limit",
+        Run::guest(guest::MEMORY)
+            .linear_memory(1 << 16)
+            .fails("but its limit is 65536"),
+    ),
+    run(
+        "linear_memory_of_a_component",
+        "The same for a component",
+        Run::guest(guest::HELLO_COMPONENT)
+            .linear_memory(1 << 16)
+            .fails("but its limit is 65536"),
+    ),
+    run(
         "clocks_random",
         "Clocks run, sleeping takes time, and random bytes differ",
         Run::guest(guest::CLOCKS_RANDOM).stdout("fine\n"),

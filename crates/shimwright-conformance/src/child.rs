@@ -66,7 +66,8 @@ pub(crate) fn workload(
         .with_function(run.function)
         .with_args(run.args.iter().copied())
         .with_env(run.env.iter().copied())
-        .with_preopens(preopen))
+        .with_preopens(preopen)
+        .with_linear_memory(run.linear_memory))
 }
 
 /// Runs a case in a child process and says what is not as expected.

@@ -18,7 +18,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// | process | lives | calls |
 /// | --- | --- | --- |
-/// | launcher | while one container is created | [`accepts`](Engine::accepts), [`precompiler`](Engine::precompiler), [`Precompiler::fingerprint`] |
+/// | launcher | while one container is created | [`accepts`](Engine::accepts), [`limits_linear_memory`](Engine::limits_linear_memory), [`precompiler`](Engine::precompiler), [`Precompiler::fingerprint`] |
 /// | compiler | while one artifact is compiled | [`Precompiler::precompile`] |
 /// | runner | as long as the guest; the container's PID 1 | [`run`](Engine::run) |
 ///
@@ -50,6 +50,14 @@ pub trait Engine: Send + Sync + 'static {
     /// is refused.
     fn accepts(&self, workload: &Workload) -> Result<(), Refusal> {
         workload.artifact().require(Kind::Module)
+    }
+
+    /// Whether [`run`](Engine::run) holds a guest to [`Workload::linear_memory`].
+    ///
+    /// Launcher process. By default it does not, and a container whose linear memory is limited
+    /// is refused: a limit that nobody keeps must not be taken for one.
+    fn limits_linear_memory(&self) -> bool {
+        false
     }
 
     /// The ahead-of-time compiler, for engines whose output can be stored and loaded again.

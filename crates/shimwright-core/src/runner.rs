@@ -30,6 +30,8 @@ pub(crate) struct Orders {
     pub(crate) precompiled: Option<PrecompiledKind>,
     /// How many seconds the guest may run.
     pub(crate) time_limit: Option<u32>,
+    /// How many bytes of linear memory it may have.
+    pub(crate) linear_memory: Option<u64>,
     /// The engine's options.
     pub(crate) options: serde_json::Map<String, serde_json::Value>,
 }
@@ -116,7 +118,8 @@ fn run(host: &Host, orders: Orders) -> Result<Exit, BoxError> {
         .with_function(orders.function)
         .with_args(orders.args)
         .with_env(orders.env)
-        .with_preopens(orders.preopens);
+        .with_preopens(orders.preopens)
+        .with_linear_memory(orders.linear_memory);
     host.engine(&crate::engine::Options::new(orders.options))?
         .run(&workload)
 }

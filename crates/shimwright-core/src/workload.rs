@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::artifact::Artifact;
 use crate::engine::Refusal;
+use crate::linear_memory::LinearMemory;
 
 /// The function that a command exports, called when the entrypoint names no other.
 pub const DEFAULT_FUNCTION: &str = "_start";
@@ -19,6 +20,7 @@ pub struct Workload {
     args: Vec<String>,
     env: Vec<(String, String)>,
     preopens: Vec<Preopen>,
+    linear_memory: LinearMemory,
 }
 
 /// A directory the guest may use.
@@ -61,6 +63,7 @@ impl Workload {
             args: vec!["guest".to_owned()],
             env: Vec::new(),
             preopens: Vec::new(),
+            linear_memory: LinearMemory::default(),
         }
     }
 
@@ -98,6 +101,13 @@ impl Workload {
     #[must_use]
     pub fn with_preopens(mut self, preopens: impl IntoIterator<Item = Preopen>) -> Self {
         self.preopens = preopens.into_iter().collect();
+        self
+    }
+
+    /// Replaces the limit of linear memory, in bytes.
+    #[must_use]
+    pub fn with_linear_memory(mut self, most: Option<u64>) -> Self {
+        self.linear_memory = LinearMemory::new(most);
         self
     }
 
@@ -139,6 +149,13 @@ impl Workload {
     /// The directories the guest may use.
     pub fn preopens(&self) -> &[Preopen] {
         &self.preopens
+    }
+
+    /// What the guest's linear memory is held to. It has a limit only if
+    /// [`Engine::limits_linear_memory`](crate::Engine::limits_linear_memory) says that the engine
+    /// keeps to it.
+    pub fn linear_memory(&self) -> &LinearMemory {
+        &self.linear_memory
     }
 }
 

@@ -4,20 +4,12 @@
 use std::num::NonZero;
 use std::ptr::NonNull;
 
-use serde::Deserialize;
+use shimwright_core::LinearMemory;
 use wasmer::sys::vm::{VMMemory, VMMemoryDefinition, VMTable, VMTableDefinition};
 use wasmer::sys::{
     BaseTunables, CpuFeature, Cranelift, EngineBuilder, NativeEngineExt, Target, Tunables,
 };
 use wasmer::{Engine, MemoryError, MemoryStyle, MemoryType, Pages, TableStyle, TableType};
-
-/// The `[engine]` table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Settings {
-    /// How much memory a guest may have, in pages of 64 KiB.
-    max_memory_pages: Option<u32>,
-}
 
 /// An engine for a process that only compiles.
 pub(crate) fn for_compiling() -> Engine {
@@ -25,16 +17,16 @@ pub(crate) fn for_compiling() -> Engine {
 }
 
 /// An engine for a process that compiles a guest and then runs it.
-pub(crate) fn for_compiling_in_place(settings: &Settings) -> Engine {
+pub(crate) fn for_compiling_in_place(memory: &LinearMemory) -> Engine {
     let mut compiler = compiler();
     // The compiler's threads would stay as long as the guest.
     compiler.num_threads(NonZero::<usize>::MIN);
-    limited(EngineBuilder::new(compiler).engine().into(), settings)
+    limited(EngineBuilder::new(compiler).engine().into(), memory)
 }
 
 /// An engine for a process that runs what another one compiled.
-pub(crate) fn for_loading(settings: &Settings) -> Engine {
-    limited(EngineBuilder::headless().engine().into(), settings)
+pub(crate) fn for_loading(memory: &LinearMemory) -> Engine {
+    limited(EngineBuilder::headless().engine().into(), memory)
 }
 
 /// Names everything that compiled code depends on. Needs no engine, as it is asked for at every
@@ -56,34 +48,39 @@ fn compiler() -> Cranelift {
     Cranelift::new()
 }
 
-fn limited(mut engine: Engine, settings: &Settings) -> Engine {
-    if let Some(pages) = settings.max_memory_pages {
+fn limited(mut engine: Engine, memory: &LinearMemory) -> Engine {
+    if let Some(bytes) = memory.limit() {
         engine.set_tunables(Limited {
             base: BaseTunables::for_target(&Target::default()),
-            max_memory: Pages(pages),
+            account: memory.clone(),
+            most: Pages(u32::try_from(bytes / PAGE).unwrap_or(u32::MAX)),
         });
     }
     engine
 }
 
-/// Wasmer's own choices, with a limit for each memory.
+/// The unit of linear memory, in bytes.
+const PAGE: u64 = wasmer::WASM_PAGE_SIZE as u64;
+
+/// Wasmer's own choices, with a limit for the guest's memory.
 struct Limited {
     base: BaseTunables,
-    max_memory: Pages,
+    account: LinearMemory,
+    most: Pages,
 }
 
 impl Limited {
     /// The memory that is created where `asked` is declared.
     fn limit(&self, asked: &MemoryType) -> Result<MemoryType, MemoryError> {
-        if asked.minimum > self.max_memory {
-            return Err(MemoryError::Generic(format!(
-                "the guest needs {} pages of memory, but the node's limit is {}",
-                asked.minimum.0, self.max_memory.0
-            )));
-        }
-        let maximum = asked.maximum.unwrap_or(self.max_memory);
+        // Wasmer has modules with one memory only, which what the account knows is enough for.
+        let begins_with = u64::from(asked.minimum.0) * PAGE;
+        self.account
+            .clone()
+            .grow(0, begins_with)
+            .map_err(|exceeded| MemoryError::Generic(exceeded.to_string()))?;
+        let maximum = asked.maximum.unwrap_or(self.most);
         Ok(MemoryType {
-            maximum: Some(maximum.min(self.max_memory)),
+            maximum: Some(maximum.min(self.most)),
             ..*asked
         })
     }
@@ -148,20 +145,5 @@ mod tests {
         ] {
             assert!(fingerprint.contains(part), "{part} is not in {fingerprint}");
         }
-    }
-
-    #[test]
-    fn unknown_options_are_refused() {
-        let parse = |text: &str| {
-            let table = serde_json::from_str(text).unwrap();
-            shimwright_core::Options::new(table).parse::<Settings>()
-        };
-        let limited = Settings {
-            max_memory_pages: Some(16),
-        };
-        assert_eq!(parse("{}").unwrap(), Settings::default());
-        assert_eq!(parse(r#"{"max_memory_pages": 16}"#).unwrap(), limited);
-        assert!(parse(r#"{"max_memory_pages": -1}"#).is_err());
-        assert!(parse(r#"{"max_memory": 16}"#).is_err());
     }
 }

@@ -9,30 +9,24 @@ mod wasi;
 
 use shimwright_core::{BoxError, Engine, Exit, Options, Precompiler, Workload};
 
-use crate::config::Settings;
-
 /// Runs core modules with Wasmer.
 #[derive(Clone, Copy, Debug)]
-pub struct Wasmer {
-    settings: Settings,
-}
+pub struct Wasmer;
 
 impl Wasmer {
-    /// The engine with the options that the crate's README lists.
+    /// The engine. It has no options of its own yet.
     ///
     /// # Errors
     ///
-    /// The option that is unknown or has an impossible value.
-    pub fn new(options: &Options) -> Result<Self, BoxError> {
-        Ok(Self {
-            settings: options.parse()?,
-        })
+    /// None; the type is what [`Shim::new`](shimwright_core::Shim::new) expects.
+    pub fn new(_options: &Options) -> Result<Self, BoxError> {
+        Ok(Self)
     }
 }
 
 impl Engine for Wasmer {
     fn run(&self, workload: &Workload) -> Result<Exit, BoxError> {
-        let module = module::load(&self.settings, workload)?;
+        let module = module::load(workload)?;
         // It drives timers, files and sockets while the guest runs on a thread of its own.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -41,6 +35,10 @@ impl Engine for Wasmer {
         // A read from standard input that the guest did not wait for must not delay its end.
         runtime.shutdown_background();
         exit
+    }
+
+    fn limits_linear_memory(&self) -> bool {
+        true
     }
 
     fn precompiler(&self) -> Option<&dyn Precompiler> {

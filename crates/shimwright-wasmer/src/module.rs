@@ -10,7 +10,7 @@ use wasmer::{Engine, ExternType, Module};
 use wasmer_wasix::wasmer_wasix_types::wasi::Errno;
 use wasmer_wasix::{Runtime, WasiEnvBuilder, WasiProcess};
 
-use crate::config::{self, Settings};
+use crate::config;
 use crate::wasi::{self, Host};
 
 /// Compiles a module to what [`load`] takes.
@@ -20,15 +20,15 @@ pub(crate) fn precompile(wasm: &[u8]) -> Result<Vec<u8>, BoxError> {
 }
 
 /// The module of a workload and the engine that runs it, if it has the function to call.
-pub(crate) fn load(settings: &Settings, workload: &Workload) -> Result<(Engine, Module), BoxError> {
+pub(crate) fn load(workload: &Workload) -> Result<(Engine, Module), BoxError> {
     let (engine, module) = match workload.artifact() {
         Artifact::Precompiled(precompiled) => {
-            let engine = config::for_loading(settings);
+            let engine = config::for_loading(workload.linear_memory());
             let module = deserialize(&engine, precompiled)?;
             (engine, module)
         }
         _ => {
-            let engine = config::for_compiling_in_place(settings);
+            let engine = config::for_compiling_in_place(workload.linear_memory());
             let module = Module::new(&engine, workload.wasm()?)?;
             (engine, module)
         }

@@ -6,16 +6,17 @@
 use shimwright_core::{Artifact, BoxError, Engine, Exit, Options, Precompiled, Wasm, Workload};
 use shimwright_wasmer::Wasmer;
 
-/// Runs a guest with options of the node, as WebAssembly and precompiled.
+/// Runs a guest with a limit of linear memory, in pages, as WebAssembly and precompiled.
 #[track_caller]
-fn check(options: &str, guest: &str, expected: Result<Exit, &str>) {
+fn check(pages: Option<u64>, guest: &str, expected: Result<Exit, &str>) {
     let wasm = Wasm::new(wat::parse_str(guest).unwrap()).unwrap();
-    let precompiled = Precompiled::compile(&engine("{}"), &wasm).unwrap();
+    let precompiled = Precompiled::compile(&engine(), &wasm).unwrap();
     for (form, artifact) in [
         ("WebAssembly", Artifact::Wasm(wasm)),
         ("precompiled", Artifact::Precompiled(precompiled)),
     ] {
-        let found = engine(options).run(&Workload::new(artifact));
+        let workload = Workload::new(artifact).with_linear_memory(pages.map(|pages| pages << 16));
+        let found = engine().run(&workload);
         match (&found, &expected) {
             (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{form}"),
             (Err(error), Err(reason)) => {
@@ -27,8 +28,8 @@ fn check(options: &str, guest: &str, expected: Result<Exit, &str>) {
     }
 }
 
-fn engine(options: &str) -> Wasmer {
-    Wasmer::new(&Options::new(serde_json::from_str(options).unwrap())).unwrap()
+fn engine() -> Wasmer {
+    Wasmer::new(&Options::default()).unwrap()
 }
 
 fn chain(error: &BoxError) -> String {
@@ -72,13 +73,13 @@ fn threads_share_memory() {
         "(i32.atomic.store (i32.const 0) (local.get $argument))
         (drop (memory.atomic.notify (i32.const 0) (i32.const 1)))",
     );
-    check("{}", &guest, Ok(Exit::Code(42)));
+    check(None, &guest, Ok(Exit::Code(42)));
 }
 
 #[test]
 fn the_guest_ends_when_its_first_thread_returns() {
     let guest = with_thread("", SPAWN, "(loop $for_ever (br $for_ever))");
-    check("{}", &guest, Ok(Exit::Code(0)));
+    check(None, &guest, Ok(Exit::Code(0)));
 }
 
 #[test]
@@ -88,13 +89,13 @@ fn another_thread_ends_a_guest_that_computes() {
         &format!("{SPAWN} (loop $for_ever (br $for_ever))"),
         "(call $exit (i32.const 200))",
     );
-    check("{}", &guest, Ok(Exit::Code(200)));
+    check(None, &guest, Ok(Exit::Code(200)));
 }
 
 #[test]
 fn a_trap_of_another_thread_is_a_trap() {
     let guest = with_thread("", &format!("{SPAWN} {AWAIT}"), "(unreachable)");
-    check("{}", &guest, Ok(Exit::Trap("unreachable".to_owned())));
+    check(None, &guest, Ok(Exit::Trap("unreachable".to_owned())));
 }
 
 /// The thread connects to a socket of the first one's, sends it four bytes and gets them back.
@@ -157,7 +158,7 @@ fn sockets_listen_and_connect() {
             (then (call $exit (i32.const 15))))
         (call $exit (i32.const 77))";
     check(
-        "{}",
+        None,
         &with_thread(imports, &main, thread),
         Ok(Exit::Code(77)),
     );
@@ -178,14 +179,12 @@ fn grows_to(pages: u32, minimum: u32) -> String {
 
 #[test]
 fn memory_grows_to_the_limit_and_no_further() {
-    check("{}", &grows_to(17, 1), Ok(Exit::Code(0)));
-    let limit = r#"{"max_memory_pages": 16}"#;
-    check(limit, &grows_to(16, 1), Ok(Exit::Code(0)));
-    check(limit, &grows_to(17, 1), Ok(Exit::Code(1)));
+    check(None, &grows_to(17, 1), Ok(Exit::Code(0)));
+    check(Some(16), &grows_to(16, 1), Ok(Exit::Code(0)));
+    check(Some(16), &grows_to(17, 1), Ok(Exit::Code(1)));
 }
 
 #[test]
 fn a_guest_that_needs_more_memory_is_not_started() {
-    let limit = r#"{"max_memory_pages": 16}"#;
-    check(limit, &grows_to(17, 17), Err("the node's limit is 16"));
+    check(Some(16), &grows_to(17, 17), Err("but its limit is 1048576"));
 }

@@ -2,7 +2,9 @@
 
 use std::os::unix::fs::FileExt;
 
-use shimwright_core::{Artifact, BoxError, DEFAULT_FUNCTION, Exit, Precompiled, Workload};
+use shimwright_core::{
+    Artifact, BoxError, DEFAULT_FUNCTION, Exit, LinearMemory, Precompiled, Workload,
+};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{
     Component, ComponentExportIndex, InstancePre, Linker, ResourceTable, Val,
@@ -15,6 +17,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::handler::ProxyPre;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::memory::Limiter;
 use crate::outgoing::Outgoing;
 use crate::wasi;
 
@@ -24,16 +27,22 @@ pub(crate) struct Host {
     http: WasiHttpCtx,
     outgoing: Outgoing,
     table: ResourceTable,
+    memory: Limiter,
 }
 
 impl Host {
-    pub(crate) fn new(wasi: WasiCtx) -> Self {
-        Self {
+    /// A store for an instance that has this.
+    pub(crate) fn store(engine: &Engine, wasi: WasiCtx, memory: &LinearMemory) -> Store<Self> {
+        let host = Self {
             wasi,
             http: WasiHttpCtx::new(),
             outgoing: Outgoing,
             table: ResourceTable::new(),
-        }
+            memory: Limiter::new(memory),
+        };
+        let mut store = Store::new(engine, host);
+        store.limiter(|host| &mut host.memory);
+        store
     }
 }
 
@@ -171,7 +180,8 @@ fn find(component: &Component, name: &str) -> Result<(ComponentExportIndex, usiz
 
 /// Runs a component once.
 pub(crate) async fn run(engine: &Engine, run: Run, workload: &Workload) -> Result<Exit, BoxError> {
-    let mut store = Store::new(engine, Host::new(wasi::context(workload)?.build()));
+    let wasi = wasi::context(workload)?.build();
+    let mut store = Host::store(engine, wasi, workload.linear_memory());
     let result = match run {
         Run::Command(command) => run_command(&command, &mut store).await,
         #[cfg(feature = "p3")]
@@ -182,10 +192,7 @@ pub(crate) async fn run(engine: &Engine, run: Run, workload: &Workload) -> Resul
             results,
         } => call(&linked, &mut store, &index, results).await,
     };
-    Ok(match result {
-        Ok(exit) => exit,
-        Err(error) => wasi::exit(&error),
-    })
+    result.or_else(wasi::ended)
 }
 
 async fn run_command(

@@ -307,7 +307,7 @@ impl HandlerState for Instances {
             .context()
             .map_err(wasmtime::Error::from_boxed)?
             .build();
-        let mut store = Store::new(&self.engine, Host::new(wasi));
+        let mut store = Host::store(&self.engine, wasi, &self.view.memory);
         let proxy = self.handler.instantiate_async(&mut store).await?;
         Ok(Instance {
             store,

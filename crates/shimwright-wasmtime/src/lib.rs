@@ -7,6 +7,7 @@
 mod component;
 mod config;
 mod http;
+mod memory;
 mod module;
 mod outgoing;
 mod settings;
@@ -55,6 +56,10 @@ impl Engine for Wasmtime {
     fn accepts(&self, _workload: &Workload) -> Result<(), Refusal> {
         // Modules and components are all there is.
         Ok(())
+    }
+
+    fn limits_linear_memory(&self) -> bool {
+        true
     }
 
     fn precompiler(&self) -> Option<&dyn Precompiler> {

@@ -5,6 +5,7 @@ use wasmtime::{Engine, Func, Instance, InstancePre, Linker, Module, Store, Val};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 
+use crate::memory::Limiter;
 use crate::wasi;
 
 /// The function that prepares a module whose functions are called by name.
@@ -18,11 +19,22 @@ pub(crate) async fn run(engine: &Engine, workload: &Workload) -> Result<Exit, Bo
     };
     check(&module, workload.function())?;
     let linked = link(engine, &module)?;
-    let mut store = Store::new(engine, wasi::context(workload)?.build_p1());
-    Ok(match call(&linked, &mut store, workload.function()).await {
-        Ok(()) => Exit::Code(0),
-        Err(error) => wasi::exit(&error),
-    })
+    let guest = Guest {
+        wasi: wasi::context(workload)?.build_p1(),
+        memory: Limiter::new(workload.linear_memory()),
+    };
+    let mut store = Store::new(engine, guest);
+    store.limiter(|guest| &mut guest.memory);
+    match call(&linked, &mut store, workload.function()).await {
+        Ok(()) => Ok(Exit::Code(0)),
+        Err(error) => wasi::ended(error),
+    }
+}
+
+/// What the guest's imports work on.
+struct Guest {
+    wasi: WasiP1Ctx,
+    memory: Limiter,
 }
 
 /// Maps a module that was compiled earlier.
@@ -54,9 +66,9 @@ fn check(module: &Module, function: &str) -> Result<(), BoxError> {
 }
 
 /// Finds the module's imports.
-fn link(engine: &Engine, module: &Module) -> wasmtime::Result<InstancePre<WasiP1Ctx>> {
+fn link(engine: &Engine, module: &Module) -> wasmtime::Result<InstancePre<Guest>> {
     let mut linker = Linker::new(engine);
-    p1::add_to_linker_async(&mut linker, |wasi| wasi)?;
+    p1::add_to_linker_async(&mut linker, |guest: &mut Guest| &mut guest.wasi)?;
     // Wasmtime's own refuses codes above 125, yet exit(-1) is common and a container's to use.
     linker.allow_shadowing(true).func_wrap(
         "wasi_snapshot_preview1",
@@ -67,8 +79,8 @@ fn link(engine: &Engine, module: &Module) -> wasmtime::Result<InstancePre<WasiP1
 }
 
 async fn call(
-    linked: &InstancePre<WasiP1Ctx>,
-    store: &mut Store<WasiP1Ctx>,
+    linked: &InstancePre<Guest>,
+    store: &mut Store<Guest>,
     name: &str,
 ) -> wasmtime::Result<()> {
     let instance = linked.instantiate_async(&mut *store).await?;
@@ -84,6 +96,6 @@ async fn call(
     function.call_async(&mut *store, &[], &mut results).await
 }
 
-fn function(instance: &Instance, store: &mut Store<WasiP1Ctx>, name: &str) -> Option<Func> {
+fn function(instance: &Instance, store: &mut Store<Guest>, name: &str) -> Option<Func> {
     instance.get_func(store, name)
 }

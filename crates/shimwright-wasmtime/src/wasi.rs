@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
-use shimwright_core::{BoxError, Exit, Preopen, Workload};
+use shimwright_core::{BoxError, Exit, LinearMemory, LinearMemoryExceeded, Preopen, Workload};
 use tokio::io::AsyncWrite;
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::cli::{self, OutputFile, StdoutStream};
@@ -19,6 +19,8 @@ pub(crate) struct View {
     preopens: Vec<Preopen>,
     stdout: Output,
     stderr: Output,
+    /// Of each instance.
+    pub(crate) memory: LinearMemory,
 }
 
 impl View {
@@ -29,6 +31,7 @@ impl View {
             preopens: workload.preopens().to_vec(),
             stdout: Output::new(io::stdout())?,
             stderr: Output::new(io::stderr())?,
+            memory: workload.linear_memory().clone(),
         })
     }
 
@@ -65,6 +68,14 @@ pub(crate) fn context(workload: &Workload) -> Result<WasiCtxBuilder, BoxError> {
         // Nothing else would run meanwhile, and a thread for it would be a thread more.
         .allow_blocking_current_thread(true);
     Ok(wasi)
+}
+
+/// How a guest ended that did not return, unless it needs too much memory to begin.
+pub(crate) fn ended(error: wasmtime::Error) -> Result<Exit, BoxError> {
+    if error.is::<LinearMemoryExceeded>() && !error.is::<WasmBacktrace>() {
+        return Err(error.into());
+    }
+    Ok(exit(&error))
 }
 
 /// How a guest ended that did not return.

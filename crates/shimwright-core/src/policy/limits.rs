@@ -25,9 +25,12 @@ const SERVING: &str = "SHIMWRIGHT_HTTP_";
 /// The fewest files a runner can be set up and an engine can run with.
 const FEWEST_FILES: u64 = 64;
 
+/// The unit in which linear memory grows, in bytes.
+const WASM_PAGE: u64 = 65536;
+
 /// Limits of a guest; what is not set is not limited here.
 ///
-/// All of them are kept by the kernel or by core, so they hold for every engine.
+/// All but `linear_memory` are kept by the kernel or by core, so they hold for every engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Limits {
@@ -37,6 +40,10 @@ pub(crate) struct Limits {
     /// The number of descriptors of its process, its engine's included.
     #[serde(deserialize_with = "files")]
     open_files: Option<u64>,
+    /// How many bytes all its linear memories may hold together. An engine that cannot keep to it
+    /// refuses the container.
+    #[serde(deserialize_with = "linear_memory")]
+    pub(crate) linear_memory: Option<u64>,
     /// What it sees of the image.
     rootfs: Option<Rootfs>,
     /// What it can reach.
@@ -94,6 +101,12 @@ impl Limits {
         Ok(Self {
             time_limit: narrower("time_limit", self.time_limit, wanted.time_limit, source)?,
             open_files: narrower("open_files", self.open_files, wanted.open_files, source)?,
+            linear_memory: narrower(
+                "linear_memory",
+                self.linear_memory,
+                wanted.linear_memory,
+                source,
+            )?,
             rootfs: narrower("rootfs", self.rootfs, wanted.rootfs, source)?,
             network: narrower("network", self.network, wanted.network, source)?,
         })
@@ -143,6 +156,10 @@ impl Limits {
                 let files = value.parse().ok().filter(|&files| files >= FEWEST_FILES);
                 self.open_files = Some(files.ok_or_else(|| invalid(FILES))?);
             }
+            "linear_memory" => {
+                let bytes = value.parse().ok().filter(|&bytes| bytes >= WASM_PAGE);
+                self.linear_memory = Some(bytes.ok_or_else(|| invalid(LINEAR_MEMORY))?);
+            }
             "rootfs" => {
                 let known = [Rootfs::None, Rootfs::ReadOnly, Rootfs::ReadWrite];
                 let found = known.into_iter().find(|known| known.to_string() == value);
@@ -167,7 +184,8 @@ impl Limits {
         self.rootfs == Some(Rootfs::None)
     }
 
-    /// Has the sandbox of a spec keep these limits; all but the time, which is the runner's.
+    /// Has the sandbox of a spec keep these limits; all but time and linear memory, which are the
+    /// runner's.
     ///
     /// `empty` is a directory to take the image's place if it is hidden.
     pub(crate) fn apply(&self, spec: &mut Spec, empty: &Path) {
@@ -199,6 +217,7 @@ impl Limits {
 
 const SECONDS: &str = "a number of seconds above zero";
 const FILES: &str = "a number of files, 64 or more";
+const LINEAR_MEMORY: &str = "a number of bytes, 65536 or more";
 
 fn narrower<T: Ord + Display>(
     key: &str,
@@ -266,6 +285,15 @@ fn files<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D::E
     }
 }
 
+fn linear_memory<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
+    match u64::deserialize(input)? {
+        few if few < WASM_PAGE => Err(serde::de::Error::custom(format!(
+            "linear_memory: {few} is not {LINEAR_MEMORY}"
+        ))),
+        bytes => Ok(Some(bytes)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,6 +342,11 @@ mod tests {
             "rootfs may be narrowed only: it is read-write in SHIMWRIGHT_ROOTFS, and read-only on \
              this node"
         );
+        assert!(
+            limits("linear_memory = 65536")
+                .narrow(&limits("linear_memory = 65537"), "x")
+                .is_err()
+        );
         // A variable cannot take back what an annotation has narrowed.
         let both = refusal(
             r#""dev.shimwright.open_files":"64""#,
@@ -342,6 +375,10 @@ mod tests {
             ),
             ("SHIMWRIGHT_OPEN_FILES=3", "\"3\" is not a number of files"),
             (
+                "SHIMWRIGHT_LINEAR_MEMORY=64M",
+                "\"64M\" is not a number of bytes",
+            ),
+            (
                 "SHIMWRIGHT_ROOTFS=ro",
                 "\"ro\" is not none, read-only or read-write",
             ),
@@ -358,6 +395,7 @@ mod tests {
             ("time = 1", "time"),
             ("time_limit = 0", "time_limit"),
             ("open_files = 1", "open_files"),
+            ("linear_memory = 65535", "linear_memory"),
             ("rootfs = 'ro'", "ro"),
         ] {
             let error = toml::from_str::<Limits>(text).unwrap_err();

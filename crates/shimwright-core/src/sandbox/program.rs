@@ -15,7 +15,7 @@ use super::executor::{Exec, Target, c_strings};
 use crate::artifact::{Artifact, Wasm};
 use crate::cache::{self, Cache};
 use crate::content::Store;
-use crate::engine::Engine;
+use crate::engine::{Engine, Refusal};
 use crate::error::{Context, Error};
 use crate::figures::Figures;
 use crate::host::Host;
@@ -127,7 +127,7 @@ impl Programs<'_> {
         let wasm = Wasm::open(&file)
             .map_err(|error| Error::invalid(format!("{}: {error}", entrypoint.path)))?;
         let kind = wasm.kind();
-        self.accepted(&*engine, wasm)?;
+        self.accepted(&*engine, wasm, &limits)?;
 
         let precompiled = self.precompiled(&*engine, &file, &digest);
         let (precompiled, mut figures) = precompiled.map_err(|error| match error {
@@ -150,6 +150,7 @@ impl Programs<'_> {
             artifact: artifact.as_raw_fd(),
             precompiled: is_precompiled.then(|| kind.into()),
             time_limit: limits.time_limit,
+            linear_memory: limits.linear_memory,
             options: self.options.engine.clone(),
         };
         let orders = orders.write()?;
@@ -168,9 +169,16 @@ impl Programs<'_> {
         })
     }
 
-    fn accepted(&self, engine: &dyn Engine, wasm: Wasm) -> Result<(), Error> {
+    fn accepted(&self, engine: &dyn Engine, wasm: Wasm, limits: &Limits) -> Result<(), Error> {
         let workload = Workload::new(Artifact::Wasm(wasm)).with_function(DEFAULT_FUNCTION);
-        engine.accepts(&workload).map_err(|source| Error::Refused {
+        let accepted = engine.accepts(&workload);
+        let accepted = accepted.and_then(|()| match limits.linear_memory {
+            Some(_) if !engine.limits_linear_memory() => {
+                Err(Refusal::new("this engine cannot keep to linear_memory"))
+            }
+            _ => Ok(()),
+        });
+        accepted.map_err(|source| Error::Refused {
             engine: self.host.name,
             source,
         })

@@ -1,6 +1,6 @@
 //! What the node allows guests, and what a container may take from that.
 
-use shimwright_guests::{FILES, HELLO, IDLE, SPIN};
+use shimwright_guests::{FILES, HELLO, IDLE, MEMORY, SPIN};
 use shimwright_testkit::protos::ttrpc::Code;
 use shimwright_testkit::{Bundle, Containerd, Shim};
 
@@ -11,6 +11,7 @@ for_each_engine! {
     an_idle_guest_ends_at_its_time_limit
     a_guest_without_a_reader_ends_at_its_time_limit
     the_number_of_files_is_limited
+    linear_memory_is_limited_and_the_reason_is_told
     a_read_only_root_cannot_be_written
     a_hidden_image_leaves_the_mounts
     a_guest_without_a_network_has_a_namespace_of_its_own
@@ -87,6 +88,32 @@ fn the_number_of_files_is_limited(engine: &str) {
     assert_eq!(numbers, ["80", "80"]);
     end(&shim, "a");
     finish(&containerd, &shim);
+}
+
+fn linear_memory_is_limited_and_the_reason_is_told(engine: &str) {
+    let (containerd, bundle) = bundle(engine, "[limits]\nlinear_memory = 16777216\n", MEMORY);
+    let bundle = bundle.args(&["/guest.wasm", "64"]).unwrap();
+    let bundle = bundle.env(&["SHIMWRIGHT_LINEAR_MEMORY=8388608"]);
+    let mut bundle = bundle.unwrap();
+    let (stdout, stderr) = (bundle.stdout().unwrap(), bundle.stderr().unwrap());
+    let shim = containerd.start(&bundle).unwrap();
+    if engine.contains("wasmi-") {
+        let text = refused(shim.create(&bundle), Code::INVALID_ARGUMENT);
+        assert!(text.contains("linear_memory"), "{text}");
+        finish(&containerd, &shim);
+        return;
+    }
+    shim.create(&bundle).unwrap();
+    let status = run(&shim, "a");
+    let (stdout, stderr) = (stdout.text().unwrap(), stderr.text().unwrap());
+    if engine.contains("wasmer") {
+        assert_eq!((status, stdout.as_str()), (1, "out of memory\n"));
+    } else {
+        assert_eq!((status, stdout.as_str()), (134, ""));
+        assert!(stderr.contains("but its limit is 8388608"), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+    delete(&containerd, &shim);
 }
 
 fn a_read_only_root_cannot_be_written(engine: &str) {

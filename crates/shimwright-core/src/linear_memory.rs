@@ -1,0 +1,73 @@
+//! The account of a guest's linear memory.
+
+/// How much linear memory a guest has and may have, for an engine to ask before it gives more.
+///
+/// A guest has one of these: its memories are counted together. A server that makes an instance
+/// for each request gives each a clone.
+#[derive(Clone, Debug, Default)]
+pub struct LinearMemory {
+    limit: Option<u64>,
+    used: u64,
+}
+
+impl LinearMemory {
+    /// An account without memory yet; `limit` is in bytes.
+    pub fn new(limit: Option<u64>) -> Self {
+        Self { limit, used: 0 }
+    }
+
+    /// How much the guest may have, in bytes, if that is limited.
+    pub fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
+    /// Counts a memory that grows from one size to another, both in bytes; a new one grows from 0.
+    ///
+    /// # Errors
+    ///
+    /// The guest would have more than its limit. Nothing is counted then.
+    pub fn grow(&mut self, from: u64, to: u64) -> Result<(), LinearMemoryExceeded> {
+        let needed = self.used.saturating_add(to.saturating_sub(from));
+        match self.limit {
+            Some(limit) if needed > limit => Err(LinearMemoryExceeded { needed, limit }),
+            _ => {
+                self.used = needed;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A guest asks for more linear memory than it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the guest needs {needed} bytes of linear memory, but its limit is {limit}")]
+pub struct LinearMemoryExceeded {
+    needed: u64,
+    limit: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memories_of_a_guest_are_counted_together() {
+        let mut memory = LinearMemory::new(Some(3 << 16));
+        memory.grow(0, 1 << 16).unwrap();
+        memory.grow(0, 2 << 16).unwrap();
+        let error = memory.grow(1 << 16, 2 << 16).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the guest needs 262144 bytes of linear memory, but its limit is 196608"
+        );
+        // Nothing was counted, and what is there already may be asked for again.
+        memory.grow(2 << 16, 2 << 16).unwrap();
+    }
+
+    #[test]
+    fn without_a_limit_there_is_none() {
+        let mut memory = LinearMemory::default();
+        memory.grow(0, u64::MAX).unwrap();
+        memory.grow(0, u64::MAX).unwrap();
+    }
+}
