@@ -114,6 +114,15 @@ impl Hierarchies {
     /// The control groups at a path of a spec, as far as they exist; none for a path of systemd's
     /// form, whose groups systemd removes when they are empty.
     pub(crate) fn at(&self, path: &Path) -> io::Result<Cgroups> {
+        let mut cgroups = self.whether_there_or_not(path)?;
+        cgroups
+            .directories
+            .retain(|_, directory| directory.exists());
+        Ok(cgroups)
+    }
+
+    /// The same, also those that do not exist.
+    pub(crate) fn whether_there_or_not(&self, path: &Path) -> io::Result<Cgroups> {
         let own = self.directories(&std::fs::read_to_string("/proc/self/cgroup")?);
         let below = path.strip_prefix("/").unwrap_or(path);
         let is_plain = below
@@ -126,7 +135,6 @@ impl Hierarchies {
             .mounts
             .iter()
             .map(|(name, (_, point))| (name.clone(), point.join(below)))
-            .filter(|(_, directory)| directory.exists())
             .collect();
         Ok(Cgroups::without(theirs, &own))
     }
@@ -385,10 +393,12 @@ fn inherit_cpuset(directory: &Path, top: &Path) -> io::Result<()> {
 fn collect_processes(directory: &Path, found: &mut Vec<Pid>) -> io::Result<()> {
     let text = match std::fs::read_to_string(directory.join("cgroup.procs")) {
         Ok(text) => text,
-        // ENODEV: removed between opening and reading.
+        // ENODEV: removed between opening and reading. One whose path is too long never was.
         Err(error)
-            if error.kind() == io::ErrorKind::NotFound
-                || error.raw_os_error() == Some(libc::ENODEV) =>
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::ENODEV | libc::ENAMETOOLONG)
+            ) =>
         {
             return Ok(());
         }
@@ -422,7 +432,8 @@ fn remove_tree(directory: &Path, deadline: Instant) -> io::Result<()> {
             Err(error) => error,
         };
         match error.raw_os_error() {
-            Some(libc::ENOENT) => return Ok(()),
+            // One whose path is too long never was.
+            Some(libc::ENOENT | libc::ENAMETOOLONG) => return Ok(()),
             Some(libc::EBUSY) if Instant::now() < deadline => {
                 for below in subdirectories(directory).unwrap_or_default() {
                     remove_tree(&below, deadline)?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use containerd_shim_protos::api::Mount;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use rustix::process::{Pid, PidfdFlags};
 
 use super::entrypoint;
@@ -108,6 +108,11 @@ impl Job<'_> {
             }
             .run(&wiring, record)?
         } else {
+            if let Some(path) = cgroups_path(&spec).filter(|_| !systemd) {
+                let planned = hierarchies.whether_there_or_not(path);
+                record.cgroups = planned.context("find the control groups")?;
+                bundle.write_record(record)?;
+            }
             let pid = build(id, bundle, &spec, exec, &wiring, systemd, no_pivot)?;
             // It is our child, so the pid cannot have been given to another process yet.
             record.cgroups = hierarchies
@@ -132,6 +137,7 @@ impl Job<'_> {
 
     fn plan(self, is_terminal: bool) -> Result<Plan, Error> {
         let mut spec = self.bundle.spec()?;
+        require_mount_namespace(&spec)?;
         let root = absolute_root(&mut spec, self.bundle)?;
         let mut process = spec
             .process()
@@ -174,6 +180,24 @@ impl Job<'_> {
     }
 }
 
+/// What is mounted for a container must not be mounted for the whole node.
+///
+/// # Errors
+///
+/// `Invalid`, as the OCI runtime spec lets a container do without.
+fn require_mount_namespace(spec: &Spec) -> Result<(), Error> {
+    let linux = spec.linux().as_ref();
+    let mut namespaces = linux
+        .into_iter()
+        .flat_map(|linux| linux.namespaces().iter().flatten());
+    if namespaces.any(|namespace| namespace.typ() == LinuxNamespaceType::Mount) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "config.json: linux.namespaces has no mount namespace, so mounts would be the node's",
+    ))
+}
+
 /// The client and the spec must agree about the terminal, or one of them waits for the other.
 ///
 /// # Errors
@@ -193,13 +217,14 @@ pub(super) fn check_terminal(process: &Process, is_terminal: bool) -> Result<(),
     )))
 }
 
+fn cgroups_path(spec: &Spec) -> Option<&Path> {
+    let linux = spec.linux().as_ref()?;
+    linux.cgroups_path().as_deref()
+}
+
 /// Whatever is in a container's control groups is ended with it, so nothing else may be in there.
 fn refuse_used_cgroup(spec: &Spec, hierarchies: &Hierarchies) -> Result<(), Error> {
-    let path = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.cgroups_path().as_deref());
-    let Some(path) = path else {
+    let Some(path) = cgroups_path(spec) else {
         return Ok(());
     };
     let processes = hierarchies.at(path).and_then(|cgroups| cgroups.processes());

@@ -116,14 +116,23 @@ impl Launcher {
     ///
     /// Only then is the shim the parent of a first process: what that asks the kernel to do when
     /// its parent ends must not be about the launcher.
-    pub(crate) async fn reply(self) -> Answer {
-        let received = self
-            .socket
-            .async_io(tokio::io::Interest::READABLE, |socket| receive(socket))
-            .await
-            .context("hear from a launcher")?;
-        // The reaper outlives every launcher, so there is no other outcome.
-        let _ = self.ended.await;
+    pub(crate) async fn reply(mut self) -> Answer {
+        let readable = tokio::io::Interest::READABLE;
+        let received = tokio::select! {
+            biased;
+            received = self.socket.async_io(readable, |socket| receive(socket)) => {
+                // The reaper outlives every launcher, so there is no other outcome.
+                let _ = self.ended.await;
+                received
+            }
+            // One that was killed has answered before, or never will, although a process that it
+            // has forked may still hold its end of the socket.
+            _ = &mut self.ended => match receive(self.socket.get_ref()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                received => received,
+            },
+        };
+        let received = received.context("hear from a launcher")?;
         match received {
             Some((Reply::Failed { code, message }, _)) => Err(Error::Remote { code, message }),
             Some(answer) => Ok(answer),

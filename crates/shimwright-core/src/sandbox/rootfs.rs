@@ -63,13 +63,16 @@ pub(crate) fn unmount(target: &Path) -> io::Result<()> {
 pub(crate) fn unmount_one(target: &Path) -> io::Result<()> {
     loop {
         let flags = UnmountFlags::NOFOLLOW;
-        match rustix::mount::unmount(target, flags) {
-            Ok(()) => {}
-            // EINVAL: no mount point, that is, no longer one.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => return Ok(()),
+        let unmounted = match rustix::mount::unmount(target, flags) {
             Err(rustix::io::Errno::BUSY) => {
-                rustix::mount::unmount(target, flags | UnmountFlags::DETACH)?;
+                rustix::mount::unmount(target, flags | UnmountFlags::DETACH)
             }
+            other => other,
+        };
+        match unmounted {
+            Ok(()) => {}
+            // EINVAL: no mount point, that is, no longer one; another cleaner may be at work.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
     }

@@ -286,7 +286,12 @@ impl Setup {
         let (to_init, mut from_main) = channel::init_channel()?;
         let pid = match sys::fork()? {
             Forked::Child => {
-                let outcome = join()
+                // With our ends closed, a launcher that is killed is noticed.
+                let outcome = from_init
+                    .close()
+                    .and_then(|()| to_init.close())
+                    .map_err(BoxError::from)
+                    .and_then(|()| join())
                     .and_then(|()| Ok(container_init_process(args, &mut to_main, &mut from_main)?));
                 fail(&mut to_main, outcome);
                 sys::exit_now(crate::exit::Status::ENGINE_FAILED.code())

@@ -3,7 +3,7 @@
 //! It has one thread, always. That makes it small, and it makes a fork of it a process that may do
 //! anything. Whatever would block is done by a [launcher](crate::sandbox::launcher).
 
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -82,6 +82,14 @@ async fn serve(
         log,
         alive: rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?,
     });
+    let told = told_to_serve().context("hear from the start command")?;
+    if !told {
+        // It is gone, and has given nobody our address.
+        if let Some(socket) = socket {
+            let _ = std::fs::remove_file(socket);
+        }
+        return Ok(());
+    }
     let mut server = Server::new()
         .add_listener(accept(listener).context("listen")?)
         .register_service(service.registrations());
@@ -120,6 +128,16 @@ async fn serve(
     // The answer to `Shutdown` is on its way; containerd expects the connection to end after it.
     let _ = tokio::time::timeout(Duration::from_secs(1), server.shutdown()).await;
     Ok(())
+}
+
+/// Waits for the `start` command, which is about to end, to say that all is well; the shim process
+/// would be nobody's otherwise. Its pipe is standard input, which is `/dev/null` from here on.
+fn told_to_serve() -> io::Result<bool> {
+    let mut word = [0];
+    let told = io::stdin().read(&mut word)? > 0;
+    let null = std::fs::File::open("/dev/null")?;
+    rustix::stdio::dup2_stdin(null)?;
+    Ok(told)
 }
 
 async fn next_signal(signals: &AsyncFd<OwnedFd>) -> io::Result<i32> {

@@ -1,7 +1,7 @@
 //! `start`: finds the shim process of a container's group, or starts one, and prints its address.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, PipeWriter, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -25,6 +25,9 @@ pub(super) const ADDRESS_FILE: &str = "address";
 /// The file with the pid of the shim process, for people.
 const PID_FILE: &str = "shim.pid";
 
+/// What a shim process reads before it serves.
+const GO: &[u8] = b"\n";
+
 pub(super) fn run(host: &Host, flags: &Flags) -> Result<(), Error> {
     let request = Request::read(flags)?;
     // A mistake of the node's administrator shows before anything has begun.
@@ -40,17 +43,25 @@ pub(super) fn run(host: &Host, flags: &Flags) -> Result<(), Error> {
         .socket_address(&format!("{group}@{}", host.name));
     let path = socket_path(&address);
 
+    let mut waiting = None;
     if let Some(listener) = listen(&path)? {
-        let started = start_server(flags, &request, &listener);
-        if let Err(error) = started {
-            let _ = std::fs::remove_file(&path);
-            return Err(error);
+        match start_server(flags, &request, &listener) {
+            Ok(server) => waiting = Some(server),
+            Err(error) => {
+                let _ = std::fs::remove_file(&path);
+                return Err(error);
+            }
         }
     }
     let file = bundle.directory().join(ADDRESS_FILE);
     write_atomically(&file, address.as_bytes())
         .with_context(|| format!("write {}", file.display()))?;
-    print(request.answer(&address)?)
+    print(request.answer(&address)?)?;
+    // Without this, because we have failed or are no more, the shim process ends: nobody would.
+    if let Some(mut server) = waiting {
+        server.write_all(GO).context("let the shim process serve")?;
+    }
+    Ok(())
 }
 
 /// The path of a socket's address.
@@ -87,7 +98,13 @@ fn listen(path: &Path) -> Result<Option<UnixListener>, Error> {
 }
 
 /// Starts the shim process, which inherits the listening socket: from here on it can be reached.
-fn start_server(flags: &Flags, request: &Request, listener: &UnixListener) -> Result<(), Error> {
+/// It serves once it is told to, through what is returned.
+fn start_server(
+    flags: &Flags,
+    request: &Request,
+    listener: &UnixListener,
+) -> Result<PipeWriter, Error> {
+    let (reader, writer) = io::pipe().context("make a pipe to the shim process")?;
     sys::keep_over_exec(listener.as_fd()).context("pass on the socket")?;
     let mut command = Command::new("/proc/self/exe");
     let name = std::env::args_os().next().unwrap_or_default();
@@ -98,7 +115,7 @@ fn start_server(flags: &Flags, request: &Request, listener: &UnixListener) -> Re
         .env_clear()
         .env(role::SERVER, listener.as_raw_fd().to_string())
         .env("TTRPC_ADDRESS", &request.opts.ttrpc_address)
-        .stdin(Stdio::null())
+        .stdin(reader)
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     if request.opts.debug {
@@ -119,7 +136,7 @@ fn start_server(flags: &Flags, request: &Request, listener: &UnixListener) -> Re
     if confined.is_err() {
         let _ = child.kill();
     }
-    confined
+    confined.map(|()| writer)
 }
 
 /// Puts the shim process into the control group of the options, on either version, and has the
