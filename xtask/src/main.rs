@@ -5,6 +5,7 @@
 )]
 
 mod cargo;
+mod chaos;
 mod ci;
 mod containerd;
 mod debian;
@@ -32,6 +33,8 @@ usage: cargo xtask <command>
   e2e [--containerd 1.6|1.7|2.x] [--only TEXT]
                                 the tests on real containerd alone (root)
   e2e --methods                 print which of them shows each method of the Task service
+  chaos [--seconds N] [--seed N] [--fault TEXT]
+                                faults in every step of a container's life, and what they leave (root)
   tidy                          check what compilers cannot
   ci                            format, lints, documentation, tidy, test (root)
   setup                         install the Debian packages that the above need (root)";
@@ -55,6 +58,7 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
         "demo" => demo::main(args),
         "test" => test::main(args),
         "e2e" => e2e::main(args),
+        "chaos" => chaos::main(args),
         "tidy" => tidy::main(),
         "ci" => ci::main(),
         "setup" => setup::main(),

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::cargo;
+use crate::chaos;
 use crate::debian;
 use crate::e2e::{self, Selection, Tally};
 use crate::error::{Result, ensure, error};
@@ -36,6 +37,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     if unit {
         println!("==> tests without containerd");
         tally += cargo_test(&shims)?;
+        tally += chaos::test(&shims)?;
         tally += nothing_left(&before)?;
     }
     if end_to_end {

@@ -60,6 +60,11 @@ pub(super) const CASES: &[Case] = &[
     ),
     Case::docker("docker run -p publishes a port", Needs::AnyRuntime, publish),
     Case::docker(
+        "docker run -p publishes a guest that handles HTTP",
+        Needs::Ours,
+        publish_guest,
+    ),
+    Case::docker(
         "docker run --network none, host and bridge",
         Needs::AnyRuntime,
         networks,
@@ -432,12 +437,22 @@ fn restart_policy(stage: &mut Stage) -> Result<()> {
 fn publish(stage: &mut Stage) -> Result<()> {
     let script = "echo a page >/tmp/index.html; exec /bin/busybox httpd -f -p 80 -h /tmp";
     let container = linux(stage, &["sh", "-c", script]).option(&["-p", "127.0.0.1:8080:80"]);
+    check_published(stage, &container, "a page\n")
+}
+
+fn publish_guest(stage: &mut Stage) -> Result<()> {
+    let container = guest(stage, "http.component").option(&["-p", "127.0.0.1:8080:8080"]);
+    check_published(stage, &container, HELLO)
+}
+
+/// Runs a server, gets a page from port 8080 of the daemon, and ends it.
+fn check_published(stage: &mut Stage, container: &Container, page: &str) -> Result<()> {
     container.detach(stage)?;
     // The server does not tell when it listens.
     let mut last = None;
     let answered = process::poll_until("an answer", SHORT, || {
         let finished = stage.docker()?.fetch("http://127.0.0.1:8080/")?;
-        let done = finished.code == 0 && finished.stdout == "a page\n";
+        let done = finished.code == 0 && finished.stdout == page;
         last = Some(finished);
         Ok(done)
     });

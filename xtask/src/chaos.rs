@@ -1,0 +1,71 @@
+//! `cargo xtask chaos`: faults in every step of a container's life, and what they leave behind.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use crate::cargo;
+use crate::debian;
+use crate::e2e::Tally;
+use crate::error::{Result, error};
+use crate::leak;
+use crate::process::{self, Process};
+
+/// What `cargo xtask test` tries: every fault with every shim, and always the same ones.
+const SHORT: [&str; 4] = ["--seconds", "30", "--seed", "1"];
+
+/// For the last round and the report, after the time is up.
+const LAST_ROUND: Duration = Duration::from_secs(5 * 60);
+
+pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+    debian::require_root("chaos")?;
+    debian::install_missing()?;
+    leak::adopt_orphans()?;
+    let before = leak::traces()?;
+    println!("==> building the shims");
+    let mut names = cargo::SHIMS.to_vec();
+    names.push(PROGRAM);
+    let directory = cargo::build_binaries(&names)?;
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let passed = run(&directory, &args)?;
+    let left: Vec<String> = leak::traces()?.difference(&before).cloned().collect();
+    println!("left behind: {left:?}");
+    Ok(if passed && left.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+const PROGRAM: &str = "chaos";
+
+/// The short run, as one test.
+pub(crate) fn test(directory: &Path) -> Result<Tally> {
+    println!("==> chaos {}", SHORT.join(" "));
+    let passed = run(directory, &SHORT)?;
+    println!("  {} chaos", if passed { "ok     " } else { "FAILED " });
+    Ok(Tally {
+        passed: passed.into(),
+        failed: (!passed).into(),
+    })
+}
+
+/// Runs the program that tries faults with the shims of a directory, and says whether all went
+/// well.
+fn run(directory: &Path, args: &[&str]) -> Result<bool> {
+    let seconds = args.iter().skip_while(|&&arg| arg != "--seconds").nth(1);
+    let seconds: u64 = match seconds {
+        Some(text) => text.parse().map_err(|_| error!("not a number: {text}"))?,
+        None => 60,
+    };
+    let cache = tempfile::Builder::new().prefix("shimwright-").tempdir()?;
+    let mut chaos = Command::new(directory.join(PROGRAM));
+    for shim in cargo::SHIMS {
+        chaos.arg("--shim").arg(directory.join(shim));
+    }
+    chaos.args(args).env("SHIMWRIGHT_CACHE_DIR", cache.path());
+    let deadline = Duration::from_secs(seconds) + LAST_ROUND;
+    let finished = Process::spawn_as_is(chaos)?.finish(deadline)?;
+    process::check_interrupt()?;
+    Ok(finished.code == 0)
+}
