@@ -207,6 +207,9 @@ impl Hierarchies {
     }
 }
 
+/// How long to wait for killed processes before looking again whether they are there.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// The directories of one container's control groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cgroups {
@@ -309,8 +312,14 @@ impl Cgroups {
                 // It may have ended meanwhile, which is what we want.
                 let _ = rustix::process::pidfd_send_signal(handle, Signal::KILL);
             }
+            // The first process of a pid namespace leaves its group before it is reported to have
+            // ended, which takes until others of the namespace have been reaped.
+            let look = deadline.min(Instant::now() + LOOK);
             for handle in &handles {
-                crate::sys::wait_readable(handle, deadline)?;
+                match crate::sys::wait_readable(handle, look) {
+                    Err(error) if error.kind() != io::ErrorKind::TimedOut => return Err(error),
+                    _ => {}
+                }
             }
         }
     }

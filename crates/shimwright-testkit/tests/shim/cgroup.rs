@@ -7,11 +7,11 @@ use std::process::Command;
 use serde_json::{Value, json};
 use shimwright_guests::{HELLO, IDLE, MEMORY, SPIN};
 use shimwright_testkit::protos::api::UpdateTaskRequest;
-use shimwright_testkit::protos::cgroups::metrics::Metrics;
 use shimwright_testkit::protos::protobuf::well_known_types::any::Any;
 use shimwright_testkit::protos::protobuf::{Message, MessageField};
 use shimwright_testkit::protos::ttrpc::Code;
 use shimwright_testkit::protos::types::task::Status;
+use shimwright_testkit::protos::{cgroups, cgroups_v2};
 use shimwright_testkit::{Bundle, Containerd, Output, Shim, poll};
 
 use crate::{end, finish, for_each_engine, lives, refused, run, running, started};
@@ -91,9 +91,19 @@ fn running_program(engine: &str, what: &str, written: &str) -> (Containerd, Shim
     (containerd, shim, output)
 }
 
-/// A file of the container's version 1 group.
+/// Whether control groups are of version 2 only, where all controllers share a hierarchy.
+pub(crate) fn unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// One of two, for version 1 and version 2.
+fn either<T>(version_1: T, version_2: T) -> T {
+    if unified() { version_2 } else { version_1 }
+}
+
+/// A file of the container's group.
 fn file(containerd: &Containerd, controller: &str, name: &str) -> PathBuf {
-    let group = Path::new("/sys/fs/cgroup").join(controller);
+    let group = Path::new("/sys/fs/cgroup").join(either(controller, ""));
     group.join(containerd.namespace()).join("a").join(name)
 }
 
@@ -119,10 +129,41 @@ fn status(shim: &Shim) -> Status {
     shim.state("a").unwrap().status.unwrap()
 }
 
-fn metrics(shim: &Shim) -> Metrics {
+/// What the tests look at, of either version of the metrics.
+#[derive(Debug)]
+struct Used {
+    oom_kills: u64,
+    /// In bytes.
+    memory: u64,
+    /// Of that, what no file holds.
+    anonymous: u64,
+    /// In nanoseconds.
+    processor: u64,
+}
+
+fn metrics(shim: &Shim) -> Used {
     let any = shim.stats("a").unwrap().stats.unwrap();
-    assert_eq!(any.type_url, "io.containerd.cgroups.v1.Metrics");
-    Metrics::parse_from_bytes(&any.value).unwrap()
+    let expected = either(
+        "io.containerd.cgroups.v1.Metrics",
+        "io.containerd.cgroups.v2.Metrics",
+    );
+    assert_eq!(any.type_url, expected);
+    if unified() {
+        let metrics = cgroups_v2::metrics::Metrics::parse_from_bytes(&any.value).unwrap();
+        return Used {
+            oom_kills: metrics.memory_events.oom_kill,
+            memory: metrics.memory.usage,
+            anonymous: metrics.memory.anon,
+            processor: metrics.cpu.usage_usec * 1000,
+        };
+    }
+    let metrics = cgroups::metrics::Metrics::parse_from_bytes(&any.value).unwrap();
+    Used {
+        oom_kills: metrics.memory_oom_control.oom_kill,
+        memory: metrics.memory.usage.usage,
+        anonymous: metrics.memory.rss,
+        processor: metrics.cpu.usage.total,
+    }
 }
 
 fn update(shim: &Shim, resources: &Value) -> shimwright_testkit::protos::ttrpc::Result<()> {
@@ -143,7 +184,8 @@ fn check_pause(containerd: &Containerd, shim: &Shim) {
     let pid = shim.state("a").unwrap().pid;
     shim.pause("a").unwrap();
     assert_eq!(status(shim), Status::PAUSED);
-    assert_eq!(content(containerd, "freezer", "freezer.state"), "FROZEN");
+    let (file, frozen) = either(("freezer.state", "FROZEN"), ("cgroup.freeze", "1"));
+    assert_eq!(content(containerd, "freezer", file), frozen);
     let used = ticks(pid);
     // What was done meanwhile takes longer than a clock tick.
     for _ in 0..200 {
@@ -237,31 +279,46 @@ fn check_limits(containerd: &Containerd, shim: &Shim, mebibytes: u64) {
     let bytes = mebibytes << 20;
     let resources = json!({
         "memory": { "limit": bytes, "swap": 2 * bytes, "reservation": bytes / 2 },
-        "cpu": { "shares": 512, "quota": 30_000, "period": 60_000, "cpus": "0", "mems": "0" },
+        "cpu": { "shares": 2, "quota": 30_000, "period": 60_000, "cpus": "0", "mems": "0" },
         "pids": { "limit": 77 },
         // The whole spec comes along: what cannot be changed is left alone.
         "devices": [{ "allow": false, "access": "rwm" }],
     });
     update(shim, &resources).unwrap();
-    let expected = [
-        ("memory", "memory.limit_in_bytes", bytes.to_string()),
-        (
-            "memory",
-            "memory.memsw.limit_in_bytes",
-            (2 * bytes).to_string(),
-        ),
-        (
-            "memory",
-            "memory.soft_limit_in_bytes",
-            (bytes / 2).to_string(),
-        ),
-        ("cpu", "cpu.shares", "512".into()),
-        ("cpu", "cpu.cfs_quota_us", "30000".into()),
-        ("cpu", "cpu.cfs_period_us", "60000".into()),
-        ("cpuset", "cpuset.cpus", "0".into()),
-        ("cpuset", "cpuset.mems", "0".into()),
-        ("pids", "pids.max", "77".into()),
-    ];
+    let expected = either(
+        [
+            ("memory", "memory.limit_in_bytes", bytes.to_string()),
+            (
+                "memory",
+                "memory.memsw.limit_in_bytes",
+                (2 * bytes).to_string(),
+            ),
+            (
+                "memory",
+                "memory.soft_limit_in_bytes",
+                (bytes / 2).to_string(),
+            ),
+            ("cpu", "cpu.shares", "2".into()),
+            ("cpu", "cpu.cfs_quota_us", "30000".into()),
+            ("cpu", "cpu.cfs_period_us", "60000".into()),
+            ("cpuset", "cpuset.cpus", "0".into()),
+            ("cpuset", "cpuset.mems", "0".into()),
+            ("pids", "pids.max", "77".into()),
+        ]
+        .to_vec(),
+        [
+            ("memory", "memory.max", bytes.to_string()),
+            // Without the memory itself here.
+            ("memory", "memory.swap.max", bytes.to_string()),
+            ("memory", "memory.low", (bytes / 2).to_string()),
+            ("cpu", "cpu.weight", "1".into()),
+            ("cpu", "cpu.max", "30000 60000".into()),
+            ("cpuset", "cpuset.cpus", "0".into()),
+            ("cpuset", "cpuset.mems", "0".into()),
+            ("pids", "pids.max", "77".into()),
+        ]
+        .to_vec(),
+    );
     for (controller, name, value) in expected {
         assert_eq!(content(containerd, controller, name), value, "{name}");
     }
@@ -285,23 +342,35 @@ fn limits_change_while_a_container_exists(engine: &str) {
     });
     update(&shim, &free).unwrap();
     assert_eq!(content(&containerd, "pids", "pids.max"), "max");
-    assert_eq!(content(&containerd, "cpu", "cpu.cfs_quota_us"), "-1");
-    let limit = content(&containerd, "memory", "memory.memsw.limit_in_bytes");
-    assert!(limit.parse::<u64>().unwrap() > 1 << 60, "{limit}");
+    let (file, none) = either(("cpu.cfs_quota_us", "-1"), ("cpu.max", "max 60000"));
+    assert_eq!(content(&containerd, "cpu", file), none);
+    let file = either("memory.memsw.limit_in_bytes", "memory.swap.max");
+    let limit = content(&containerd, "memory", file);
+    assert!(
+        limit == "max" || limit.parse::<u64>().unwrap() > 1 << 60,
+        "{limit}"
+    );
     end(&shim, "a");
     finish(&containerd, &shim);
 }
 
 fn a_bad_limit_is_named_and_changes_nothing(engine: &str) {
     let (containerd, _bundle, shim, _output) = running(engine, IDLE, "ready");
-    let before = content(&containerd, "cpu", "cpu.cfs_period_us");
+    let period = either("cpu.cfs_period_us", "cpu.max");
+    let before = content(&containerd, "cpu", period);
     let cases = [
         (json!({ "cpu": { "cpus": "4000" } }), "cpuset.cpus"),
-        (json!({ "cpu": { "quota": 1 } }), "cpu.cfs_quota_us"),
-        (json!({ "cpu": { "shares": 1 } }), "cpu.shares"),
+        (
+            json!({ "cpu": { "quota": 1 } }),
+            either("cpu.cfs_quota_us", "cpu.max"),
+        ),
+        (
+            json!({ "cpu": { "shares": 1 } }),
+            either("cpu.shares", "cpu.weight"),
+        ),
         (
             json!({ "memory": { "limit": 4096 } }),
-            "memory.limit_in_bytes",
+            either("memory.limit_in_bytes", "memory.max"),
         ),
         (
             json!({ "memory": { "limit": 200 << 20, "swap": 100 << 20 } }),
@@ -324,8 +393,7 @@ fn a_bad_limit_is_named_and_changes_nothing(engine: &str) {
             "{text}"
         );
         assert_eq!(content(&containerd, "pids", "pids.max"), "max", "{text}");
-        let period = content(&containerd, "cpu", "cpu.cfs_period_us");
-        assert_eq!(period, before, "{text}");
+        assert_eq!(content(&containerd, "cpu", period), before, "{text}");
     }
     end(&shim, "a");
     finish(&containerd, &shim);
@@ -356,7 +424,7 @@ fn a_guest_without_memory_is_reported_before_its_end(engine: &str) {
     let bundle = limited(bundle, 64);
     shim.create(&bundle).unwrap();
     assert_eq!(run(&shim, "a"), 137);
-    assert!(metrics(&shim).memory_oom_control.oom_kill > 0);
+    assert!(metrics(&shim).oom_kills > 0);
     shim.delete("a").unwrap();
     containerd.events().wait_for_topic("a", "delete").unwrap();
     assert_eq!(
@@ -383,7 +451,7 @@ fn each_killed_process_is_reported_once(engine: &str) {
             .unwrap_or_else(|| panic!("{:?}", containerd.events().topics("a")));
     }
     assert_eq!(status(&shim), Status::RUNNING);
-    assert_eq!(metrics(&shim).memory_oom_control.oom_kill, 3);
+    assert_eq!(metrics(&shim).oom_kills, 3);
     input.close();
     shim.close_stdin("a").unwrap();
     assert_eq!(shim.wait("a").unwrap().exit_status, 0);
@@ -424,12 +492,13 @@ fn memory_is_what_the_control_group_says(engine: &str) {
     shim.create(&bundle).unwrap();
     shim.start("a").unwrap();
     output.wait_for("touched").unwrap();
-    let found = metrics(&shim).memory;
-    let usage = content(&containerd, "memory", "memory.usage_in_bytes");
-    assert_close(found.usage.usage, usage.parse().unwrap());
+    let found = metrics(&shim);
+    let file = either("memory.usage_in_bytes", "memory.current");
+    let usage = content(&containerd, "memory", file);
+    assert_close(found.memory, usage.parse().unwrap());
     // It is the guest's memory that is counted.
     assert!(
-        found.usage.usage >= 64 << 20 && found.rss >= 64 << 20,
+        found.memory >= 64 << 20 && found.anonymous >= 64 << 20,
         "{found:?}"
     );
     end(&shim, "a");
@@ -442,7 +511,7 @@ fn check_time(containerd: &Containerd, shim: &Shim) {
     // Half a second of it, or what has been used before the program counts too much.
     poll(|| (2 * ticks(pid) > second).then_some(())).expect("it uses the processor");
     shim.pause("a").unwrap();
-    let found = metrics(shim).cpu.usage.total;
+    let found = metrics(shim).processor;
     assert_close(found, ticks(pid) * (1_000_000_000 / second));
     end(shim, "a");
     finish(containerd, shim);
