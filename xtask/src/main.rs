@@ -16,6 +16,7 @@ mod image;
 mod leak;
 mod network;
 mod process;
+mod programs;
 mod setup;
 mod test;
 mod tidy;
@@ -32,6 +33,8 @@ usage: cargo xtask <command>
   e2e [--containerd 1.6|1.7|2.x] [--only TEXT]
                                 the tests on real containerd alone (root)
   e2e --methods                 print which of them shows each method of the Task service
+  programs [--only TEXT]        CPython, QuickJS, Ruby and others on each engine (root)
+  programs --markdown           print which of them runs on which engine
   tidy                          check what compilers cannot
   ci                            format, lints, documentation, tidy, test (root)
   setup                         install the Debian packages that the above need (root)";
@@ -55,6 +58,7 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
         "demo" => demo::main(args),
         "test" => test::main(args),
         "e2e" => e2e::main(args),
+        "programs" => programs::main(args),
         "tidy" => tidy::main(),
         "ci" => ci::main(),
         "setup" => setup::main(),
