@@ -20,6 +20,7 @@ mod programs;
 mod setup;
 mod test;
 mod tidy;
+mod wasi_testsuite;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,8 @@ usage: cargo xtask <command>
   e2e --methods                 print which of them shows each method of the Task service
   programs [--only TEXT]        CPython, QuickJS, Ruby and others on each engine (root)
   programs --markdown           print which of them runs on which engine
+  wasi-testsuite DIRECTORY... [--engine wasmtime|wasmer|wasmi] [--only TEXT] [--list]
+                                tests as of WebAssembly/wasi-testsuite, on each engine (root)
   tidy                          check what compilers cannot
   ci                            format, lints, documentation, tidy, test (root)
   setup                         install the Debian packages that the above need (root)";
@@ -59,6 +62,7 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
         "test" => test::main(args),
         "e2e" => e2e::main(args),
         "programs" => programs::main(args),
+        "wasi-testsuite" => wasi_testsuite::main(args),
         "tidy" => tidy::main(),
         "ci" => ci::main(),
         "setup" => setup::main(),
