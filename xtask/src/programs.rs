@@ -172,24 +172,44 @@ fn case(
         }
     }
     let seconds = seconds.join(", again ");
-    let problem = match (outcome, gap) {
-        (Ok(()), None) => {
+    match verdict(outcome, gap) {
+        Verdict::Passed => {
             println!("  ok      {name} ({seconds})");
             tally.passed += 1;
-            return Ok(());
         }
-        (Err(problem), Some(gap)) if problem.to_string().contains(gap.shows) => {
-            println!("  gap     {name} ({seconds}): {}", gap.reason);
-            return Ok(());
+        Verdict::Gap(reason) => println!("  gap     {name} ({seconds}): {reason}"),
+        Verdict::Failed(problem) => {
+            println!("  FAILED  {name} ({seconds})");
+            println!("      {}", problem.replace('\n', "\n      "));
+            tally.failed += 1;
         }
-        (Ok(()), Some(gap)) => format!("it runs, and is no gap any more: {}", gap.reason),
-        (Err(problem), Some(gap)) => format!("not for the reason {:?}: {problem}", gap.shows),
-        (Err(problem), None) => problem.to_string(),
-    };
-    println!("  FAILED  {name} ({seconds})");
-    println!("      {}", problem.replace('\n', "\n      "));
-    tally.failed += 1;
+    }
     Ok(())
+}
+
+/// What is thought of a run.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Passed,
+    /// It has failed as it is known to.
+    Gap(&'static str),
+    Failed(String),
+}
+
+fn verdict(outcome: Result<()>, gap: Option<&Gap>) -> Verdict {
+    match (outcome, gap) {
+        (Ok(()), None) => Verdict::Passed,
+        (Err(problem), Some(gap)) if problem.to_string().contains(gap.shows) => {
+            Verdict::Gap(gap.reason)
+        }
+        (Ok(()), Some(gap)) => {
+            Verdict::Failed(format!("it runs, and is no gap any more: {}", gap.reason))
+        }
+        (Err(problem), Some(gap)) => {
+            Verdict::Failed(format!("not for the reason {:?}: {problem}", gap.shows))
+        }
+        (Err(problem), None) => Verdict::Failed(problem.to_string()),
+    }
 }
 
 /// Runs a program over a directory of its own and checks everything that comes of it.
@@ -277,6 +297,27 @@ mod tests {
         let page = fs::read_to_string(path).unwrap();
         let table = table();
         assert!(page.contains(&table), "docs/conformance.md lacks:\n{table}");
+    }
+
+    #[test]
+    fn a_gap_excuses_its_own_failure_only() {
+        let gap = Gap {
+            program: "x",
+            engine: "y",
+            reason: "why",
+            shows: "missing import",
+        };
+        let failed = |text: &str| Err(error!("{text}"));
+        assert_eq!(verdict(Ok(()), None), Verdict::Passed);
+        let excused = verdict(failed("125: missing import"), Some(&gap));
+        assert_eq!(excused, Verdict::Gap("why"));
+        for (outcome, gap) in [
+            (Ok(()), Some(&gap)),
+            (failed("out of memory"), Some(&gap)),
+            (failed("125: missing import"), None),
+        ] {
+            assert!(matches!(verdict(outcome, gap), Verdict::Failed(_)));
+        }
     }
 
     #[test]
