@@ -30,14 +30,13 @@ const COMMANDS: &[&str] = &[
 
 /// Guests that are built as a library with functions, not as a command, by the names of their
 /// worlds.
-const REACTORS: &[(&str, &str)] = &[
-    ("command-0.3", "command-three"),
-    ("http", "http"),
-    ("reactor", "reactor"),
-];
+const REACTORS: &[(&str, &str)] = &[("http", "http"), ("reactor", "reactor")];
 
-/// Guests whose imports exist only in components.
-const COMPONENTS_ONLY: &[&str] = &["exit-with-code"];
+/// Guests whose imports or exports exist only in components, by the names of their worlds.
+const COMPONENTS_ONLY: &[(&str, &str)] = &[
+    ("command-0.3", "command-three"),
+    ("exit-with-code", "exit-with-code"),
+];
 
 fn main() -> ExitCode {
     match build() {
@@ -73,7 +72,9 @@ fn build() -> Result<(), Error> {
 
     let commands = COMMANDS.iter().map(|name| (name, None));
     let reactors = REACTORS.iter().map(|(name, world)| (name, Some(*world)));
-    let others = COMPONENTS_ONLY.iter().map(|name| (name, Some(*name)));
+    let others = COMPONENTS_ONLY
+        .iter()
+        .map(|(name, world)| (name, Some(*world)));
     for (name, world) in commands.chain(reactors).chain(others) {
         let module = fs::read(out.join(format!("{name}.wasm")))?;
         let adapter = if is_reactor(name) {

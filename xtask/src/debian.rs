@@ -65,6 +65,21 @@ pub(crate) fn install_missing() -> Result<()> {
     }
 }
 
+/// Installs the package that has a command, unless somebody else has installed that command.
+pub(crate) fn install_command(command: &str, package: &str) -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|directory| directory.join(command).is_file()) {
+        return Ok(());
+    }
+    let remedy = format!("there is no {command}; as root: apt-get install {package}");
+    ensure!(is_root(), "{remedy}");
+    println!("==> installing {package}");
+    let package = [package.to_owned()];
+    install(&package)
+        .or_else(|_| update().and_then(|()| install(&package)))
+        .map_err(|err| error!("{remedy}\n{err}"))
+}
+
 /// Whether this process may install packages, mount, and start containerd.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()

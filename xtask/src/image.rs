@@ -157,7 +157,8 @@ impl Image {
     }
 }
 
-fn digest(bytes: &[u8]) -> String {
+/// `sha256:` and the digest.
+pub(crate) fn digest(bytes: &[u8]) -> String {
     let hash = Sha256::digest(bytes);
     hash.iter().fold("sha256:".to_owned(), |text, byte| {
         format!("{text}{byte:02x}")

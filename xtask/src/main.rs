@@ -17,9 +17,11 @@ mod image;
 mod leak;
 mod network;
 mod process;
+mod programs;
 mod setup;
 mod test;
 mod tidy;
+mod wasi_testsuite;
 
 use std::process::ExitCode;
 
@@ -35,6 +37,10 @@ usage: cargo xtask <command>
   e2e --methods                 print which of them shows each method of the Task service
   chaos [--seconds N] [--seed N] [--fault TEXT]
                                 faults in every step of a container's life, and what they leave (root)
+  programs [--only TEXT]        CPython, QuickJS, Ruby and others on each engine (root)
+  programs --markdown           print which of them runs on which engine
+  wasi-testsuite DIRECTORY... [--engine wasmtime|wasmer|wasmi] [--only TEXT] [--list]
+                                tests as of WebAssembly/wasi-testsuite, on each engine (root)
   tidy                          check what compilers cannot
   ci                            format, lints, documentation, tidy, test (root)
   setup                         install the Debian packages that the above need (root)";
@@ -59,6 +65,8 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
         "test" => test::main(args),
         "e2e" => e2e::main(args),
         "chaos" => chaos::main(args),
+        "programs" => programs::main(args),
+        "wasi-testsuite" => wasi_testsuite::main(args),
         "tidy" => tidy::main(),
         "ci" => ci::main(),
         "setup" => setup::main(),

@@ -14,6 +14,7 @@ use crate::e2e::{self, Selection, Tally};
 use crate::error::{Result, ensure, error};
 use crate::leak;
 use crate::process::{self, Process};
+use crate::programs;
 
 /// For all tests without containerd, once they are built.
 const DEADLINE: Duration = Duration::from_secs(20 * 60);
@@ -42,6 +43,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     }
     if end_to_end {
         tally += e2e::run(&Selection::all(), Some(&shims))?;
+        tally += programs::run(&shims, None)?;
         tally += nothing_left(&before)?;
     }
     let seconds = begin.elapsed().as_secs();

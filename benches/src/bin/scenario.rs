@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use shimwright_testkit::{Bundle, Containerd, Error, Result, Shim};
 
 const USAGE: &str = "\
-usage: scenario churn --shim PATH --guest PATH [-n TASKS] [-c CLIENTS] [--crun PATH --native PATH]
+usage: scenario churn --shim PATH --guest PATH [-n TASKS] [-c CLIENTS]
+                      [--crun PATH --native PATH] [--other PATH [--other-arg WORD]...]
        scenario idle --shim PATH --guest PATH [-n CONTAINERS] [--shared]";
 
 /// The pod of all containers that share a shim.
@@ -46,6 +47,8 @@ struct Arguments {
     clients: usize,
     crun: Option<PathBuf>,
     native: Option<PathBuf>,
+    other: Option<PathBuf>,
+    other_args: Vec<String>,
     shared: bool,
 }
 
@@ -64,6 +67,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments> {
             "-c" => arguments.clients = positive(&value()?)?,
             "--crun" => arguments.crun = Some(value()?.into()),
             "--native" => arguments.native = Some(value()?.into()),
+            "--other" => arguments.other = Some(value()?.into()),
+            "--other-arg" => arguments.other_args.push(value()?),
             "--shared" => arguments.shared = true,
             _ => return Err(USAGE.into()),
         }
@@ -119,22 +124,39 @@ fn churn(arguments: &Arguments) -> Result<Value> {
     let native = arguments.native.as_ref().map(std::fs::read).transpose()?;
     let crun = arguments.crun.as_deref().zip(native.as_deref());
 
+    let other = arguments.other.as_ref().map(std::fs::read).transpose()?;
+    let other_bundle = |id: &str, wasm: &[u8]| -> Result<Bundle> {
+        let words = arguments.other_args.iter().map(String::as_str);
+        let args: Vec<_> = std::iter::once("/other.wasm").chain(words).collect();
+        bundle(&containerd, id, "/other.wasm", wasm)?.args(&args)
+    };
+    if let Some(wasm) = &other {
+        task(&shim, &other_bundle("first-other", wasm)?)?;
+    }
+
     let number = arguments.number.unwrap_or(100);
-    let client = |client: usize| -> Result<(Vec<f64>, Vec<f64>)> {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let client = |client: usize| -> Result<Measured> {
+        let mut measured = Measured::default();
         // In turn, so that both see the same machine.
         for turn in (client..number).step_by(arguments.clients) {
             let bundle = bundle(&containerd, &format!("t{turn}"), "/guest.wasm", &guest)?;
-            ours.push(timed(|| task(&shim, &bundle))?);
+            measured.ours.task(&shim, &bundle)?;
             if let Some((crun, native)) = crun {
                 let bundle = self::bundle(&containerd, &format!("c{turn}"), "/app", native)?;
-                theirs.push(timed(|| crun_task(crun, &containerd, &bundle))?);
+                let run = || crun_task(crun, &containerd, &bundle);
+                measured.crun.push(timed(run)?);
+            }
+            if let Some(wasm) = &other {
+                let bundle = other_bundle(&format!("o{turn}"), wasm)?;
+                measured.other.task(&shim, &bundle)?;
+                // It is large, and kept in memory.
+                std::fs::remove_dir_all(bundle.image())?;
             }
         }
-        Ok((ours, theirs))
+        Ok(measured)
     };
     let begin = Instant::now();
-    let outcomes: Vec<Result<(Vec<f64>, Vec<f64>)>> = std::thread::scope(|scope| {
+    let outcomes: Vec<Result<Measured>> = std::thread::scope(|scope| {
         let client = &client;
         let clients: Vec<_> = (0..arguments.clients)
             .map(|index| scope.spawn(move || client(index)))
@@ -147,26 +169,79 @@ fn churn(arguments: &Arguments) -> Result<Value> {
         clients.into_iter().map(join).collect()
     });
     let seconds = begin.elapsed().as_secs_f64();
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let mut all = Measured::default();
     for outcome in outcomes {
-        let (some, others) = outcome?;
-        ours.extend(some);
-        theirs.extend(others);
+        let some = outcome?;
+        all.ours.extend(some.ours);
+        all.other.extend(some.other);
+        all.crun.extend(some.crun);
     }
     shim.shutdown();
 
-    let mut report = json!({ "clients": arguments.clients, "shim": summary("shim", &mut ours)? });
-    if theirs.is_empty() {
-        let rate = ours.len() as f64 / seconds;
-        eprintln!("{rate:.1} tasks/s with {} clients", arguments.clients);
-        report["tasks_per_second"] = json!(rate);
-    } else {
-        report["crun"] = summary("crun", &mut theirs)?;
-        let ratio = quantile(&ours, 0.5) / quantile(&theirs, 0.5);
+    let Measured {
+        mut ours,
+        mut other,
+        mut crun,
+    } = all;
+    let mut report = json!({ "clients": arguments.clients, "shim": ours.summary("shim")? });
+    if !other.whole.is_empty() {
+        report["other"] = other.summary("the other guest")?;
+        let difference = quantile(&other.whole, 0.5) - quantile(&ours.whole, 0.5);
+        eprintln!("the other guest takes {difference:.2} ms longer");
+        report["difference_of_medians_ms"] = json!(difference);
+    }
+    if !crun.is_empty() {
+        report["crun"] = summary("crun", &mut crun)?;
+        let ratio = quantile(&ours.whole, 0.5) / quantile(&crun, 0.5);
         eprintln!("the shim takes {ratio:.2} times as long as crun");
         report["ratio_of_medians"] = json!(ratio);
+    } else if other.whole.is_empty() {
+        let rate = ours.whole.len() as f64 / seconds;
+        eprintln!("{rate:.1} tasks/s with {} clients", arguments.clients);
+        report["tasks_per_second"] = json!(rate);
     }
     Ok(report)
+}
+
+/// The milliseconds of everything that `churn` has run.
+#[derive(Default)]
+struct Measured {
+    ours: Tasks,
+    other: Tasks,
+    crun: Vec<f64>,
+}
+
+/// The milliseconds of tasks.
+#[derive(Default)]
+struct Tasks {
+    whole: Vec<f64>,
+    /// Of `create` alone.
+    create: Vec<f64>,
+}
+
+impl Tasks {
+    /// Runs one more.
+    fn task(&mut self, shim: &Shim, bundle: &Bundle) -> Result<()> {
+        let mut create = 0.0;
+        self.whole.push(timed(|| {
+            create = task(shim, bundle)?;
+            Ok(())
+        })?);
+        self.create.push(create);
+        Ok(())
+    }
+
+    fn extend(&mut self, others: Self) {
+        self.whole.extend(others.whole);
+        self.create.extend(others.create);
+    }
+
+    fn summary(&mut self, name: &str) -> Result<Value> {
+        let mut report = summary(name, &mut self.whole)?;
+        let create = summary(&format!("{name}, create alone"), &mut self.create)?;
+        report["create_median_ms"] = create["median_ms"].clone();
+        Ok(report)
+    }
 }
 
 /// The milliseconds that something takes.
@@ -176,16 +251,16 @@ fn timed(work: impl FnOnce() -> Result<()>) -> Result<f64> {
     Ok(begin.elapsed().as_secs_f64() * 1e3)
 }
 
-/// A task's whole life.
-fn task(shim: &Shim, bundle: &Bundle) -> Result<()> {
-    shim.create(bundle)?;
+/// A task's whole life. Returns the milliseconds of `create`.
+fn task(shim: &Shim, bundle: &Bundle) -> Result<f64> {
+    let create = timed(|| Ok(shim.create(bundle).map(drop)?))?;
     shim.start(bundle.id())?;
     let status = shim.wait(bundle.id())?.exit_status;
     shim.delete(bundle.id())?;
     if status != 0 {
         return Err(format!("the guest ended with {status}").into());
     }
-    Ok(())
+    Ok(create)
 }
 
 /// The same of a native program, by a runtime that has no shim.

@@ -287,7 +287,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
     run(
         "component_0_3_command",
-        "A command of WASI 0.3 runs",
+        "A command of WASI 0.3 runs as one, also if it is a command of 0.2 too",
         Run::guest(guest::COMMAND_0_3_COMPONENT).stdout("Hello from WASI 0.3\n"),
     ),
     run(

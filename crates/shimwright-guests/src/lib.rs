@@ -70,7 +70,7 @@ guests! {
     ENV_COMPONENT = "env.component";
     /// Tries to get out of its only preopen, `/data`, and prints `denied` if all attempts failed.
     ESCAPE = "escape";
-    /// A command of WASI 0.3 that prints `Hello from WASI 0.3`.
+    /// A command of WASI 0.3 that prints `Hello from WASI 0.3`. As a command of 0.2 it traps.
     COMMAND_0_3_COMPONENT = "command-0.3.component";
     /// Exits with the code given as its argument.
     EXIT_CODE = "exit-code";

@@ -113,6 +113,16 @@ impl Output {
         })
     }
 
+    /// Waits until `wanted` finds something in what has been written so far, which the second
+    /// argument says is all.
+    ///
+    /// # Errors
+    ///
+    /// If it does not.
+    pub fn find<T>(&self, mut wanted: impl FnMut(&[u8], bool) -> Option<T>) -> Result<T> {
+        self.wait(|state| wanted(&state.bytes, state.ended))
+    }
+
     fn wait<T>(&self, mut wanted: impl FnMut(&State) -> Option<T>) -> Result<T> {
         let end = Instant::now() + DEADLINE;
         let mut state = self.state.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -114,7 +114,8 @@ fn deserialize(engine: &Engine, precompiled: &Precompiled) -> Result<Component, 
     Ok(unsafe { Component::deserialize(engine, &bytes) }?)
 }
 
-/// Finds what the workload asks for. A command that also handles requests is run as a command.
+/// Finds what the workload asks for: what is of WASI 0.3 comes before what is of 0.2, and of each a
+/// command that also handles requests is run as a command.
 pub(crate) fn entry(component: &Component, workload: &Workload) -> Result<Entry, BoxError> {
     let linked = link(component)?;
     if workload.function() != DEFAULT_FUNCTION {
@@ -125,10 +126,7 @@ pub(crate) fn entry(component: &Component, workload: &Workload) -> Result<Entry,
             results,
         }));
     }
-    let error = match CommandPre::new(linked.clone()) {
-        Ok(command) => return Ok(Entry::Run(Run::Command(command))),
-        Err(error) => error,
-    };
+    // Toolchains for 0.2 add a `run` of 0.2 to what is written for 0.3, and that one only traps.
     #[cfg(feature = "p3")]
     {
         if let Ok(command) = p3::bindings::CommandPre::new(linked.clone()) {
@@ -138,6 +136,10 @@ pub(crate) fn entry(component: &Component, workload: &Workload) -> Result<Entry,
             return Ok(Entry::Serve(ProxyPre::P3(service)));
         }
     }
+    let error = match CommandPre::new(linked.clone()) {
+        Ok(command) => return Ok(Entry::Run(Run::Command(command))),
+        Err(error) => error,
+    };
     match wasmtime_wasi_http::p2::bindings::ProxyPre::new(linked) {
         Ok(proxy) => Ok(Entry::Serve(ProxyPre::P2(proxy))),
         Err(_) => Err(format!(

@@ -1,0 +1,147 @@
+//! `cargo xtask wasi-testsuite`: directories in the conventions of WebAssembly/wasi-testsuite, each
+//! test as a container of the real shims, one engine after another.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use crate::cargo;
+use crate::debian;
+use crate::error::{Result, ensure, error};
+use crate::leak;
+use crate::process::Process;
+
+/// The program that does it, of the testkit.
+const RUNNER: &str = "wasi-testsuite";
+
+/// For all tests on one engine.
+const DEADLINE: Duration = Duration::from_secs(60 * 60);
+
+const ENGINES: [&str; 3] = ["wasmtime", "wasmer", "wasmi"];
+
+pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+    let arguments = Arguments::parse(args)?;
+    if !arguments.list {
+        debian::require_root("wasi-testsuite")?;
+    }
+    debian::install_missing()?;
+    leak::adopt_orphans()?;
+    println!("==> building the shims and the runner");
+    let binaries = cargo::build_binaries(&[&cargo::SHIMS[..], &[RUNNER]].concat())?;
+    if arguments.list {
+        return run(&binaries, None, &arguments);
+    }
+    let mut outcome = ExitCode::SUCCESS;
+    for engine in &arguments.engines {
+        println!("==> {engine}");
+        if run(&binaries, Some(engine), &arguments)? != ExitCode::SUCCESS {
+            outcome = ExitCode::FAILURE;
+        }
+    }
+    Ok(outcome)
+}
+
+/// Runs the tests on an engine, or lists them.
+fn run(binaries: &Path, engine: Option<&str>, arguments: &Arguments) -> Result<ExitCode> {
+    let cache = tempfile::Builder::new().prefix("shimwright-").tempdir()?;
+    let mut command = Command::new(binaries.join(RUNNER));
+    command.env("SHIMWRIGHT_CACHE_DIR", cache.path());
+    match engine {
+        Some(engine) => {
+            let shim = format!("containerd-shim-{engine}-v1");
+            command.arg("--shim").arg(binaries.join(shim));
+        }
+        None => {
+            command.arg("--list");
+        }
+    }
+    if let Some(text) = &arguments.only {
+        command.args(["--only", text]);
+    }
+    command.args(&arguments.directories);
+    let code = Process::spawn_as_is(command)?.finish(DEADLINE)?.code;
+    Ok(if code == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Arguments {
+    engines: Vec<String>,
+    list: bool,
+    only: Option<String>,
+    directories: Vec<PathBuf>,
+}
+
+impl Arguments {
+    fn parse(args: &[String]) -> Result<Self> {
+        let mut arguments = Self {
+            engines: ENGINES.map(str::to_owned).to_vec(),
+            list: false,
+            only: None,
+            directories: Vec::new(),
+        };
+        let mut args = args.iter();
+        while let Some(word) = args.next() {
+            let mut value = || args.next().ok_or_else(|| error!("{word} needs a value"));
+            match word.as_str() {
+                "--list" => arguments.list = true,
+                "--only" => arguments.only = Some(value()?.clone()),
+                "--engine" => {
+                    let engine = value()?;
+                    ensure!(
+                        ENGINES.contains(&engine.as_str()),
+                        "there is no engine {engine} here: choose {}",
+                        ENGINES.join(", ")
+                    );
+                    arguments.engines = vec![engine.clone()];
+                }
+                option if option.starts_with('-') => {
+                    return Err(error!(
+                        "wasi-testsuite does not know {option}, but --engine, --only and --list"
+                    ));
+                }
+                directory => arguments.directories.push(directory.into()),
+            }
+        }
+        ensure!(
+            !arguments.directories.is_empty(),
+            "wasi-testsuite needs a directory with .wasm files"
+        );
+        Ok(arguments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Arguments> {
+        let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();
+        Arguments::parse(&words)
+    }
+
+    #[test]
+    fn all_engines_are_the_default() {
+        let arguments = parse(&["a", "b"]).unwrap();
+        assert_eq!(arguments.engines.len(), 3);
+        assert_eq!(arguments.directories, [Path::new("a"), Path::new("b")]);
+        let one = parse(&["--engine", "wasmi", "a", "--list"]).unwrap();
+        assert_eq!((one.engines.len(), one.list), (1, true));
+    }
+
+    #[test]
+    fn mistakes_are_errors() {
+        for words in [
+            &[][..],
+            &["--list"],
+            &["--engine", "v8", "a"],
+            &["--enigne", "wasmi", "a"],
+            &["a", "--only"],
+        ] {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
+    }
+}
