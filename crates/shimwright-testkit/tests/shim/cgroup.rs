@@ -364,10 +364,7 @@ fn a_bad_limit_is_named_and_changes_nothing(engine: &str) {
             json!({ "cpu": { "quota": 1 } }),
             either("cpu.cfs_quota_us", "cpu.max"),
         ),
-        (
-            json!({ "cpu": { "shares": 1 } }),
-            either("cpu.shares", "cpu.weight"),
-        ),
+        (json!({ "cpu": { "shares": 1 } }), "cpu.shares"),
         (
             json!({ "memory": { "limit": 4096 } }),
             either("memory.limit_in_bytes", "memory.max"),
