@@ -469,6 +469,57 @@ mod tests {
         directory
     }
 
+    /// The files of a group as Linux 6.1 had them: limits of 64 MiB, 100 tasks and a fifth of a
+    /// processor, after a file was written, dropped from the cache and read again, a process was
+    /// killed for lack of memory, and another had filled 20 MiB of a tmpfs. From
+    /// `head -n 1000 *`, which puts a line with its name before each.
+    const RECORDED: &str = include_str!("metrics/version-2.txt");
+
+    #[test]
+    fn version_2_is_read_as_a_kernel_writes_it() {
+        let files: Vec<(&str, &str)> = RECORDED
+            .split("==> ")
+            .filter_map(|part| part.split_once(" <==\n"))
+            .collect();
+        assert_eq!(files.len(), 20);
+        let directory = recorded(&files);
+        let metrics = unified(&Group::open(directory.path()).unwrap());
+        let cpu = &metrics.cpu;
+        assert_eq!(
+            [cpu.usage_usec, cpu.user_usec, cpu.system_usec],
+            [2_507_198, 346_126, 2_161_071]
+        );
+        assert_eq!(
+            [cpu.nr_periods, cpu.nr_throttled, cpu.throttled_usec],
+            [128, 125, 9_887_445]
+        );
+        assert_eq!((cpu.psi.some.avg10, cpu.psi.full.total), (34.46, 7_577_006));
+        let memory = &metrics.memory;
+        assert_eq!(
+            [memory.usage, memory.usage_limit, memory.max_usage],
+            [21_389_312, 64 << 20, 64 << 20]
+        );
+        assert_eq!(
+            [memory.anon, memory.file, memory.shmem, memory.slab],
+            [98_304, 21_098_496, 20 << 20, 130_216]
+        );
+        assert_eq!((memory.swap_usage, memory.swap_limit), (0, u64::MAX));
+        assert_eq!((memory.workingset_refault, memory.pgmajfault), (57, 16));
+        assert_eq!(memory.psi.some.total, 373_668);
+        let events = &metrics.memory_events;
+        assert_eq!((events.max, events.oom, events.oom_kill), (234, 1, 1));
+        assert_eq!((metrics.pids.current, metrics.pids.limit), (1, 100));
+        let device = &metrics.io.usage[0];
+        assert_eq!((device.major, device.minor), (254, 0));
+        assert_eq!((device.rbytes, device.wbytes), (26_435_584, 25_169_920));
+        assert_eq!((device.rios, device.wios), (224, 25));
+        assert_eq!(metrics.io.psi.full.total, 7292);
+        assert!(metrics.rdma.is_none() || metrics.rdma.current.is_empty());
+        let group = Group::open(directory.path()).unwrap();
+        let pages = unified_huge_pages(&group, "2MB").unwrap();
+        assert_eq!((pages.current, pages.max, pages.failcnt), (0, u64::MAX, 0));
+    }
+
     #[test]
     fn version_2_times_stay_microseconds_and_limits_may_be_max() {
         let directory = recorded(&[
