@@ -19,6 +19,7 @@ mod process;
 mod setup;
 mod test;
 mod tidy;
+mod wasmedge;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,9 @@ usage: cargo xtask <command>
   e2e --methods                 print which of them shows each method of the Task service
   tidy                          check what compilers cannot
   ci                            format, lints, documentation, tidy, test (root)
+  wasmedge [--prefix DIRECTORY] the shared libraries of the WasmEdge shim, built beside it, or
+                                below DIRECTORY/lib
+  wasmedge --test [ARGS]        the tests of that engine, with cargo's arguments
   setup                         install the Debian packages that the above need (root)";
 
 fn main() -> ExitCode {
@@ -58,6 +62,7 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
         "tidy" => tidy::main(),
         "ci" => ci::main(),
         "setup" => setup::main(),
+        "wasmedge" => wasmedge::main(args),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)

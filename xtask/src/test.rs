@@ -13,6 +13,7 @@ use crate::e2e::{self, Selection, Tally};
 use crate::error::{Result, ensure, error};
 use crate::leak;
 use crate::process::{self, Process};
+use crate::wasmedge;
 
 /// For all tests without containerd, once they are built.
 const DEADLINE: Duration = Duration::from_secs(20 * 60);
@@ -33,9 +34,11 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     let mut tally = Tally::default();
     println!("==> building everything");
     let shims = build()?;
+    wasmedge::build()?;
     if unit {
         println!("==> tests without containerd");
         tally += cargo_test(&shims)?;
+        tally += count(wasmedge::tests(&[])?)?;
         tally += nothing_left(&before)?;
     }
     if end_to_end {

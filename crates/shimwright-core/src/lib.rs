@@ -36,6 +36,7 @@ mod exit;
 mod figures;
 mod host;
 mod image;
+mod linked;
 mod log;
 mod metrics;
 mod node;

@@ -49,6 +49,15 @@ macro_rules! for_each_engine {
             )*
         }
 
+        mod wasmedge {
+            $(
+                #[test]
+                fn $name() {
+                    super::$name("containerd-shim-wasmedge-v1");
+                }
+            )*
+        }
+
         mod wasmi {
             $(
                 #[test]
