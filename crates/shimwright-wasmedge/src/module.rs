@@ -117,6 +117,13 @@ fn load_module(
 ) -> Result<(Config, Module), BoxError> {
     let mut runtime = RuntimeConfigOptions::default();
     if let Some(pages) = settings.max_memory_pages {
+        let needed = wasm::initial_pages(bytes)?;
+        if needed > u64::from(pages) {
+            return Err(format!(
+                "the guest needs {needed} pages of memory, but the node's limit is {pages}"
+            )
+            .into());
+        }
         runtime = runtime.max_memory_pages(pages);
     }
     let config = ConfigBuilder::new(CommonConfigOptions::default().run_mode(mode))

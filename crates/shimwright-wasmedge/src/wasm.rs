@@ -11,6 +11,7 @@ const NATIVE: &[u8] = b"wasmedge";
 
 const PREAMBLE: usize = 8;
 const CUSTOM: u8 = 0;
+const MEMORY: u8 = 5;
 
 /// Why a binary cannot be taken apart.
 const BROKEN: &str = "not a valid module: its sections are longer than the binary";
@@ -40,6 +41,31 @@ pub(crate) fn without_native_code(wasm: &[u8]) -> Result<Cow<'_, [u8]>, &'static
     Ok(Cow::Owned(clean))
 }
 
+/// How many pages a module's largest memory begins with. The library limits only how far one grows.
+///
+/// # Errors
+///
+/// That the binary is not made of sections, or its memories are none.
+pub(crate) fn initial_pages(wasm: &[u8]) -> Result<u64, &'static str> {
+    let mut rest = wasm.get(PREAMBLE..).ok_or(BROKEN)?;
+    let mut largest = 0;
+    while !rest.is_empty() {
+        let (_, id, mut content) = section(&mut rest)?;
+        if id != MEMORY {
+            continue;
+        }
+        for _ in 0..number(&mut content)? {
+            let flags = number(&mut content)?;
+            largest = largest.max(number(&mut content)?);
+            // The lowest bit says that there is a maximum.
+            if flags & 1 == 1 {
+                number(&mut content)?;
+            }
+        }
+    }
+    Ok(largest)
+}
+
 /// Takes the first section: all of it, its number, and its content.
 fn section<'a>(rest: &mut &'a [u8]) -> Result<(&'a [u8], u8, &'a [u8]), &'static str> {
     let begin = *rest;
@@ -61,15 +87,15 @@ fn counted<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], &'static str> {
     Ok(bytes)
 }
 
-/// Takes a number of 32 bits: seven in each byte, the lowest first, at most five bytes.
-fn number(rest: &mut &[u8]) -> Result<u32, &'static str> {
-    let mut value = 0_u64;
-    for shift in (0..35).step_by(7) {
+/// Takes a number: seven bits in each byte, the lowest first, at most ten bytes.
+fn number(rest: &mut &[u8]) -> Result<u64, &'static str> {
+    let mut value = 0_u128;
+    for shift in (0..70).step_by(7) {
         let (&byte, after) = rest.split_first().ok_or(BROKEN)?;
         *rest = after;
-        value |= u64::from(byte & 0x7f) << shift;
+        value |= u128::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            return u32::try_from(value).map_err(|_| BROKEN);
+            return u64::try_from(value).map_err(|_| BROKEN);
         }
     }
     Err(BROKEN)
@@ -114,7 +140,20 @@ mod tests {
         for length in (0..wasm.len()).filter(|length| *length != EMPTY.len()) {
             assert!(without_native_code(&wasm[..length]).is_err(), "{length}");
         }
-        let endless = [EMPTY, b"\0\x80\x80\x80\x80\x80\0"].concat();
+        let endless = [EMPTY, b"\0", &[0x80; 10], b"\0"].concat();
         assert!(without_native_code(&endless).is_err());
+    }
+
+    #[test]
+    fn the_largest_memory_counts() {
+        let pages = |text: &str| initial_pages(&wat::parse_str(text).unwrap());
+        assert_eq!(pages("(module)"), Ok(0));
+        assert_eq!(pages("(module (memory 300))"), Ok(300));
+        assert_eq!(
+            pages("(module (memory 1 2) (memory 5 9) (memory 3))"),
+            Ok(5)
+        );
+        assert_eq!(pages("(module (memory i64 70000))"), Ok(70_000));
+        assert_eq!(pages("(module (memory 2 4 shared))"), Ok(2));
     }
 }

@@ -21,6 +21,7 @@ mod service;
 mod start;
 mod stdio;
 mod terminal;
+mod wasmedge;
 
 use shimwright_guests::Guest;
 use shimwright_testkit::protos::protobuf::MessageField;
