@@ -1,30 +1,23 @@
-//! Says early and by its name which package is missing, as the bindings of the library do not.
+//! Decides whether the crate is linked to the library. If it is not, but will not be part of a static
+//! program either, that is an error which says what to do.
+//!
+//! It is linked if `RUSTFLAGS` have `--cfg wasmedge_library`, on which the dependency depends. The
+//! code asks for `linked` instead, because rustdoc has other flags.
 
 use std::env;
-use std::path::Path;
-
-/// What is looked for, in the directory of the first variable, below that of the second.
-const PLACES: [(&str, &str); 3] = [
-    ("WASMEDGE_INCLUDE_DIR", "wasmedge/wasmedge.h"),
-    ("WASMEDGE_DIR", "include/wasmedge/wasmedge.h"),
-    ("HOME", ".wasmedge/include/wasmedge/wasmedge.h"),
-];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-check-cfg=cfg(linked)");
     let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
-    if features.split(',').any(|feature| feature == "crt-static") {
-        return;
-    }
-    let found = PLACES.iter().any(|(variable, file)| {
-        println!("cargo::rerun-if-env-changed={variable}");
-        env::var_os(variable).is_some_and(|place| Path::new(&place).join(file).exists())
-    });
-    if !found && !Path::new("/usr/local/include/wasmedge/wasmedge.h").exists() {
+    if env::var_os("CARGO_CFG_WASMEDGE_LIBRARY").is_some() {
+        println!("cargo::rustc-cfg=linked");
+    } else if !features.split(',').any(|feature| feature == "crt-static") {
         println!(
-            "cargo::error=libwasmedge 0.17.1 is not found: run `cargo xtask wasmedge`; or install \
-             libwasmedge-dev (0.17.1) and libclang-dev and set WASMEDGE_INCLUDE_DIR=/usr/include and \
-             WASMEDGE_LIB_DIR to the directory of libwasmedge.so"
+            "cargo::error=a program that is not static needs libwasmedge 0.17.1: run `cargo xtask \
+             wasmedge`; or install libwasmedge-dev of that version and libclang-dev, and build with \
+             RUSTFLAGS='--cfg wasmedge_library' WASMEDGE_INCLUDE_DIR=/usr/include and \
+             WASMEDGE_LIB_DIR=<the directory of libwasmedge.so>"
         );
     }
 }

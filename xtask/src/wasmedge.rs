@@ -76,16 +76,14 @@ pub(crate) fn build() -> Result<PathBuf> {
     libraries.lay_out(&engine, &place)
 }
 
-/// The tests that take the library, with further arguments for cargo.
+/// The tests that take the library, or those that arguments for cargo choose.
 pub(crate) fn tests(args: &[&str]) -> Result<Command> {
     let libraries = Libraries::fetch()?;
     let mut command = libraries.cargo(&["test"])?;
-    command.args([
-        "--test",
-        "wasmedge-conformance",
-        "--test",
-        "wasmedge-engine",
-    ]);
+    if args.is_empty() {
+        let both = ["wasmedge-conformance", "wasmedge-engine"];
+        command.args(both.iter().flat_map(|name| ["--test", name]));
+    }
     // They are executed by the dynamic linker of the libraries, which finds these so.
     command.arg("--config").arg(format!(
         "target.'cfg(all())'.runner = ['env', 'LD_LIBRARY_PATH={}']",
@@ -154,7 +152,8 @@ impl Libraries {
             .env(
                 "RUSTFLAGS",
                 format!(
-                    "-C link-arg=-Wl,--allow-shlib-undefined -C link-arg=-Wl,--dynamic-linker={}",
+                    "--cfg wasmedge_library -C link-arg=-Wl,--allow-shlib-undefined \
+                     -C link-arg=-Wl,--dynamic-linker={}",
                     self.loader.display()
                 ),
             )

@@ -42,10 +42,7 @@ pub(crate) enum Plugin {
     WasiNn,
 }
 
-#[cfg_attr(
-    target_feature = "crt-static",
-    expect(dead_code, reason = "only the library loads plug-ins")
-)]
+#[cfg(linked)]
 impl Plugin {
     /// How WasmEdge calls the plug-in, and its one module.
     pub(crate) fn name(self) -> &'static str {

@@ -4,18 +4,17 @@
 //! names. In a static program, such as the shim itself, the engine knows its options and its
 //! [fingerprint](Precompiler::fingerprint) only; running and compiling take the library.
 
+#[cfg(not(linked))]
+mod absent;
 mod config;
+#[cfg(linked)]
+mod module;
 mod wasm;
-
-#[cfg(not(target_feature = "crt-static"))]
-mod module;
-
-#[cfg(target_feature = "crt-static")]
-#[path = "absent.rs"]
-mod module;
 
 use shimwright_core::{BoxError, Engine, Exit, Options, Precompiler, Workload};
 
+#[cfg(not(linked))]
+use crate::absent as module;
 use crate::config::Settings;
 
 /// The name of the directory of shared libraries, see

@@ -11,6 +11,7 @@ const NATIVE: &[u8] = b"wasmedge";
 
 const PREAMBLE: usize = 8;
 const CUSTOM: u8 = 0;
+#[cfg(any(test, linked))]
 const MEMORY: u8 = 5;
 
 /// Why a binary cannot be taken apart.
@@ -46,6 +47,7 @@ pub(crate) fn without_native_code(wasm: &[u8]) -> Result<Cow<'_, [u8]>, &'static
 /// # Errors
 ///
 /// That the binary is not made of sections, or its memories are none.
+#[cfg(any(test, linked))]
 pub(crate) fn initial_pages(wasm: &[u8]) -> Result<u64, &'static str> {
     let mut rest = wasm.get(PREAMBLE..).ok_or(BROKEN)?;
     let mut largest = 0;
