@@ -11,9 +11,10 @@ use crate::process::{self, Process};
 pub(crate) const BUILD_DEADLINE: Duration = Duration::from_secs(90 * 60);
 
 /// The shims that the tests run, by the name of their executable.
-pub(crate) const SHIMS: [&str; 3] = [
+pub(crate) const SHIMS: [&str; 4] = [
     "containerd-shim-wasmtime-v1",
     "containerd-shim-wasmer-v1",
+    "containerd-shim-wasmedge-v1",
     "containerd-shim-wasmi-v1",
 ];
 
@@ -28,6 +29,18 @@ pub(crate) fn workspace_root() -> PathBuf {
     let xtask = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let xtask = xtask.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")));
     xtask.parent().map(Path::to_path_buf).unwrap_or(xtask)
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    let command = cargo(&["metadata", "--format-version=1", "--no-deps"]);
+    let text = process::run(command, Duration::from_secs(5 * 60))?.success()?;
+    let metadata: serde_json::Value =
+        serde_json::from_str(&text).context("read cargo's metadata")?;
+    let directory = metadata["target_directory"].as_str();
+    directory
+        .map(PathBuf::from)
+        .ok_or_else(|| error!("cargo has not told its target directory"))
 }
 
 /// The cargo that runs us.
@@ -79,7 +92,11 @@ pub(crate) fn directory_of(names: &[&str], built: &[PathBuf]) -> Result<PathBuf>
 
 /// Builds, with cargo's progress on the terminal, and returns the executables.
 pub(crate) fn build(args: &[&str]) -> Result<Vec<PathBuf>> {
-    let mut command = cargo(args);
+    build_by(cargo(args))
+}
+
+/// The same for a command that is ready but for the format of its messages.
+pub(crate) fn build_by(mut command: Command) -> Result<Vec<PathBuf>> {
     command
         .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped());

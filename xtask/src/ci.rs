@@ -6,7 +6,7 @@ use crate::cargo::{self, BUILD_DEADLINE};
 use crate::debian;
 use crate::error::Result;
 use crate::process;
-use crate::{test, tidy};
+use crate::{test, tidy, wasmedge};
 
 pub(crate) fn main() -> Result<ExitCode> {
     debian::require_root("ci")?;
@@ -35,6 +35,7 @@ pub(crate) fn main() -> Result<ExitCode> {
         "warnings",
     ];
     step("lints", cargo::cargo(&clippy))?;
+    step("lints of what is linked to libwasmedge", wasmedge::lints()?)?;
     let mut doc = cargo::cargo(&[
         "doc",
         "--release",

@@ -13,12 +13,14 @@ const QUERY_DEADLINE: Duration = Duration::from_secs(60);
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// What building and testing need; the compiler's runtime library comes on top.
-const PACKAGES: [&str; 10] = [
+const PACKAGES: [&str; 11] = [
     "ca-certificates",
     "clang",
     "debian-archive-keyring",
     "gcc",
     "libc6-dev",
+    // For the bindings of libwasmedge.
+    "libclang-dev",
     "libprotobuf-dev",
     "libseccomp-dev",
     "lld",
@@ -167,14 +169,33 @@ pub(crate) fn unpack(suite: &str, packages: &[&str]) -> Result<PathBuf> {
         return Ok(target);
     }
     println!("==> downloading {} of Debian {suite}", packages.join(", "));
-    fs::create_dir_all(&target).context(format_args!("create {}", target.display()))?;
     let apt = PrivateApt::new(suite)?;
     apt.update()?;
-    let archives = apt.download(packages)?;
+    extract(&apt.download(packages)?, &target)?;
+    Ok(target)
+}
+
+/// Unpacks a package of a Debian suite into the cache with everything that it depends on, down to
+/// the C library, and returns the directory. apt verifies the archive's signature.
+pub(crate) fn unpack_with_dependencies(suite: &str, package: &str) -> Result<PathBuf> {
+    let target = cache()?.join(package).join(suite);
+    if target.join("PACKAGES").exists() {
+        return Ok(target);
+    }
+    println!("==> downloading {package} of Debian {suite} and what it needs");
+    let apt = PrivateApt::new(suite)?;
+    apt.update()?;
+    extract(&apt.download_with_dependencies(package)?, &target)?;
+    Ok(target)
+}
+
+/// Extracts archives into a directory, and lists them there.
+fn extract(archives: &[PathBuf], target: &Path) -> Result<()> {
+    fs::create_dir_all(target).context(format_args!("create {}", target.display()))?;
     let mut lines = Vec::new();
-    for archive in &archives {
+    for archive in archives {
         let mut dpkg = Command::new("dpkg-deb");
-        dpkg.arg("--extract").arg(archive).arg(&target);
+        dpkg.arg("--extract").arg(archive).arg(target);
         process::run(dpkg, DOWNLOAD_DEADLINE)?.success()?;
         lines.extend(
             archive
@@ -183,8 +204,8 @@ pub(crate) fn unpack(suite: &str, packages: &[&str]) -> Result<PathBuf> {
         );
     }
     // Written last: a directory without it was interrupted and is filled again.
-    fs::write(&manifest, lines.join("\n")).context(format_args!("write {}", manifest.display()))?;
-    Ok(target)
+    let manifest = target.join("PACKAGES");
+    fs::write(&manifest, lines.join("\n")).context(format_args!("write {}", manifest.display()))
 }
 
 /// apt with lists, cache and sources of its own, beside the machine's settings for the network.
@@ -233,17 +254,39 @@ impl PrivateApt {
             .args(packages)
             .current_dir(&archives);
         process::run(apt, DOWNLOAD_DEADLINE)?.success()?;
+        let found = self.downloaded()?;
+        ensure!(
+            found.len() >= packages.len(),
+            "apt-get has not downloaded {packages:?}"
+        );
+        Ok(found)
+    }
+
+    fn download_with_dependencies(&self, package: &str) -> Result<Vec<PathBuf>> {
+        // Nothing is installed in its eyes.
+        let mut apt = self.apt();
+        apt.args([
+            "-qq",
+            "--yes",
+            "--no-install-recommends",
+            "--download-only",
+            "install",
+            package,
+        ]);
+        process::run(apt, DOWNLOAD_DEADLINE)?.success()?;
+        let found = self.downloaded()?;
+        ensure!(!found.is_empty(), "apt-get has not downloaded {package}");
+        Ok(found)
+    }
+
+    fn downloaded(&self) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
-        for entry in fs::read_dir(&archives)? {
+        for entry in fs::read_dir(self.directory.path().join("archives"))? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "deb") {
                 found.push(path);
             }
         }
-        ensure!(
-            found.len() >= packages.len(),
-            "apt-get has not downloaded {packages:?}"
-        );
         found.sort();
         Ok(found)
     }
@@ -269,6 +312,8 @@ impl PrivateApt {
                 (self.suite != "sid").to_string(),
             ),
             ("Acquire::Retries", "3".to_owned()),
+            // The machine's own database is none of its business.
+            ("Debug::NoLocking", "1".to_owned()),
         ];
         let mut apt = Command::new("apt-get");
         for (name, value) in options {

@@ -28,6 +28,7 @@ use crate::containerd::{self, Containerd, Release};
 use crate::debian;
 use crate::error::{Result, ensure, error};
 use crate::process;
+use crate::wasmedge;
 
 use stage::Stage;
 
@@ -186,7 +187,9 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
         Some(directory) => Some(PathBuf::from(directory)),
         None => {
             println!("==> building the shims");
-            Some(cargo::build_binaries(&cargo::SHIMS)?)
+            let shims = cargo::build_binaries(&cargo::SHIMS)?;
+            wasmedge::build()?;
+            Some(shims)
         }
     };
     let tally = run(&selection, shims.as_deref())?;

@@ -22,6 +22,7 @@ mod setup;
 mod test;
 mod tidy;
 mod wasi_testsuite;
+mod wasmedge;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,9 @@ usage: cargo xtask <command>
                                 tests as of WebAssembly/wasi-testsuite, on each engine (root)
   tidy                          check what compilers cannot
   ci                            format, lints, documentation, tidy, test (root)
+  wasmedge [--prefix DIRECTORY] the shared libraries of the WasmEdge shim, built beside it, or
+                                below DIRECTORY/lib
+  wasmedge --test [ARGS]        the tests of that engine, with cargo's arguments
   setup                         install the Debian packages that the above need (root)";
 
 fn main() -> ExitCode {
@@ -70,6 +74,7 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
         "tidy" => tidy::main(),
         "ci" => ci::main(),
         "setup" => setup::main(),
+        "wasmedge" => wasmedge::main(args),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)

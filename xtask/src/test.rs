@@ -15,6 +15,7 @@ use crate::error::{Result, ensure, error};
 use crate::leak;
 use crate::process::{self, Process};
 use crate::programs;
+use crate::wasmedge;
 
 /// For all tests without containerd, once they are built.
 const DEADLINE: Duration = Duration::from_secs(20 * 60);
@@ -35,10 +36,12 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     let mut tally = Tally::default();
     println!("==> building everything");
     let shims = build()?;
+    wasmedge::build()?;
     if unit {
         println!("==> tests without containerd");
         tally += cargo_test(&shims)?;
         tally += chaos::test(&shims)?;
+        tally += count(wasmedge::tests(&[])?)?;
         tally += nothing_left(&before)?;
     }
     if end_to_end {

@@ -1,15 +1,17 @@
-//! The compiler: a process of its own, without files, network or privileges, that turns one
-//! WebAssembly binary into native code.
+//! The compiler: a process of its own, without files of the node, network or privileges, that turns
+//! one WebAssembly binary into native code.
 //!
 //! The binary is untrusted input to a large program. What can go wrong there must not happen in
 //! the shim, nor with the shim's rights.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
+use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::UnshareFlags;
 
@@ -17,6 +19,7 @@ use crate::artifact::Wasm;
 use crate::engine::{BoxError, Options};
 use crate::error::{self, Context, Error};
 use crate::host::Host;
+use crate::linked::Program;
 use crate::{role, sys};
 
 /// The user and group called nobody.
@@ -29,6 +32,9 @@ const LIMITS: [(Resource, u64); 5] = [
     (Resource::Nofile, 16),
     (Resource::Core, 0),
 ];
+/// The options of the file system that a compiler may write to.
+const SCRATCH: &CStr = c"mode=1777,size=4g";
+
 /// Compiles `wasm` into `output` in a compiler process and waits for it.
 ///
 /// Launcher process.
@@ -44,7 +50,7 @@ pub(crate) fn compile(
     empty: &Path,
 ) -> Result<(), Error> {
     let options = serde_json::to_string(options).context("encode the engine's options")?;
-    let mut command = role::command(role::COMPILER);
+    let mut command = role::command(Program::of(host)?.command(), role::COMPILER);
     command
         .arg(options)
         .current_dir(empty)
@@ -68,6 +74,9 @@ pub(crate) fn main(host: &Host, options: Option<String>) -> ExitCode {
 }
 
 fn run(host: &Host, options: Option<String>) -> Result<(), BoxError> {
+    if host.libraries.is_some() {
+        make_scratch()?;
+    }
     jail()?;
     let options = serde_json::from_str(&options.unwrap_or_default())?;
     let engine = host.engine(&Options::new(options))?;
@@ -78,6 +87,18 @@ fn run(host: &Host, options: Option<String>) -> Result<(), BoxError> {
     let native = precompiler.precompile(wasm.bytes())?;
     let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     Ok(output.write_all(&native)?)
+}
+
+/// Puts an empty file system in memory over the working directory, for this process alone: a
+/// compiler that is a shared library may want to write files on its way.
+fn make_scratch() -> io::Result<()> {
+    sys::unshare(UnshareFlags::NEWNS)?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private)?;
+    let here = std::env::current_dir()?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount("tmpfs", &here, "tmpfs", flags, SCRATCH)?;
+    Ok(rustix::process::chdir(&here)?)
 }
 
 /// Gives up everything but the two open files. The working directory is empty.

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::AsFd;
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::content_client::ContentClient;
@@ -54,7 +54,7 @@ impl Store {
     /// The fetcher's reason.
     pub(crate) fn layer(&self, id: &str) -> Result<Option<Layer>, BoxError> {
         let mut wasm = sys::sealable_memfd(c"layer")?;
-        let mut command = role::command(role::FETCHER);
+        let mut command = role::command(Command::new("/proc/self/exe"), role::FETCHER);
         command
             .args([&self.address, &self.namespace, id])
             .stdin(Stdio::null())

@@ -20,7 +20,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// | --- | --- | --- |
 /// | launcher | while one container is created | [`accepts`](Engine::accepts), [`limits_linear_memory`](Engine::limits_linear_memory), [`precompiler`](Engine::precompiler), [`Precompiler::fingerprint`] |
 /// | compiler | while one artifact is compiled | [`Precompiler::precompile`] |
-/// | runner | as long as the guest; the container's PID 1 | [`run`](Engine::run) |
+/// | runner | as long as the guest; the container's PID 1 | [`load`](Engine::load), [`run`](Engine::run) |
 ///
 /// Nothing built in one of them is seen by another. The constructor runs at every create, so it
 /// should only keep settings; what is expensive belongs into the method that needs it.
@@ -38,6 +38,20 @@ pub trait Engine: Send + Sync + 'static {
     /// on the container's standard error. A guest that exits with a non-zero code or traps has
     /// run, and is reported through [`Exit`].
     fn run(&self, workload: &Workload) -> Result<Exit, BoxError>;
+
+    /// Loads what the engine needs besides the shared libraries that it is linked to.
+    ///
+    /// Runner process of a shim [with libraries](crate::Shim::with_libraries); called before
+    /// [`run`](Engine::run), inside the sandbox, while the directory of the libraries is the
+    /// working directory. It is left after that, so that a library which is only looked for later
+    /// would be the image's.
+    ///
+    /// # Errors
+    ///
+    /// Why the engine cannot run any guest. The task then ends as if `run` had said so.
+    fn load(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
 
     /// Says whether this engine can run the workload, and if not, why.
     ///

@@ -2,6 +2,7 @@
 
 use crate::engine::{BoxError, Engine, Options};
 use crate::error::Error;
+use crate::linked::Libraries;
 
 /// How a boxed engine is made from options.
 type Constructor = Box<dyn Fn(&Options) -> Result<Box<dyn Engine>, BoxError> + Send + Sync>;
@@ -10,6 +11,8 @@ type Constructor = Box<dyn Fn(&Options) -> Result<Box<dyn Engine>, BoxError> + S
 pub(crate) struct Host {
     pub(crate) name: &'static str,
     pub(crate) version: &'static str,
+    /// The shared libraries of the engine, if it comes as such.
+    pub(crate) libraries: Option<Libraries>,
     constructor: Constructor,
 }
 
@@ -24,6 +27,7 @@ impl Host {
         Self {
             name,
             version,
+            libraries: None,
             constructor,
         }
     }
@@ -51,6 +55,7 @@ impl std::fmt::Debug for Host {
         f.debug_struct("Host")
             .field("name", &self.name)
             .field("version", &self.version)
+            .field("libraries", &self.libraries)
             .finish()
     }
 }

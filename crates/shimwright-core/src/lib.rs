@@ -37,6 +37,7 @@ mod figures;
 mod host;
 mod image;
 mod linear_memory;
+mod linked;
 mod log;
 mod metrics;
 mod node;

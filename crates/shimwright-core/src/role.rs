@@ -21,11 +21,13 @@ pub(crate) const COMPILER: &str = "SHIMWRIGHT_COMPILER";
 pub(crate) const SERVER: &str = "SHIMWRIGHT_SERVER";
 /// Set, to nothing, for a [fetcher](crate::content).
 pub(crate) const FETCHER: &str = "SHIMWRIGHT_FETCHER";
+/// Set, for a runner with [shared libraries](crate::linked), to the descriptor of the working
+/// directory that it is to have.
+pub(crate) const WORKING_DIRECTORY: &str = "SHIMWRIGHT_WORKING_DIRECTORY";
 
-/// Our own program in a role, with no environment but that, to be [`run`] by a launcher and to end
-/// with it.
-pub(crate) fn command(role: &str) -> Command {
-    let mut command = Command::new("/proc/self/exe");
+/// A program of ours in a role, with no environment but that, to be [`run`] by a launcher and to
+/// end with it.
+pub(crate) fn command(mut command: Command, role: &str) -> Command {
     command.env_clear().env(role, "").stderr(Stdio::piped());
     sys::prepare_child(&mut command, || {
         Ok(rustix::process::set_parent_process_death_signal(Some(

@@ -14,8 +14,8 @@ use crate::engine::{BoxError, Exit};
 use crate::error::{self, Context, Error};
 use crate::exit::Status;
 use crate::host::Host;
-use crate::sys;
 use crate::workload::{Preopen, Workload};
+use crate::{linked, sys};
 
 /// What a runner is told: everything it needs for one run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -120,6 +120,10 @@ fn run(host: &Host, orders: Orders) -> Result<Exit, BoxError> {
         .with_env(orders.env)
         .with_preopens(orders.preopens)
         .with_linear_memory(orders.linear_memory);
-    host.engine(&crate::engine::Options::new(orders.options))?
-        .run(&workload)
+    let engine = host.engine(&crate::engine::Options::new(orders.options))?;
+    if host.libraries.is_some() {
+        engine.load()?;
+        linked::leave()?;
+    }
+    engine.run(&workload)
 }

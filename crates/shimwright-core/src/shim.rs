@@ -16,6 +16,7 @@ use containerd_shim::Flags;
 use crate::engine::{BoxError, Engine, Options};
 use crate::error::{self, Error};
 use crate::host::Host;
+use crate::linked::Libraries;
 use crate::{compiler, content, figures, role, runner};
 
 /// Where containerd keeps its bundles unless its configuration names another state directory.
@@ -52,6 +53,24 @@ impl Shim {
         Self {
             host: Host::new(name, version, engine),
         }
+    }
+
+    /// Has the processes of the engine executed from a directory of shared libraries.
+    ///
+    /// The shim itself is static and stays so; this is for an engine that is a shared library. The
+    /// directory is `../lib/shimwright/<name>`, seen from the shim's executable, or `<name>` in the
+    /// one that the variable `SHIMWRIGHT_LIB_DIR` of the shim's environment names. It holds a
+    /// dynamic linker, called as its ABI says, the libraries, and this program again, as `engine`,
+    /// linked to them. The linker must not read `/etc/ld.so.preload`, which in a container would be
+    /// the image's. Everybody has to be able to read the files.
+    ///
+    /// [`Engine::precompiler`]'s fingerprint is asked of the static program, everything else that
+    /// needs the library of the linked one. Both must be of the same version, so `name` should hold
+    /// it. `remedy` follows the reason why the directory cannot be used, and says how to make it.
+    #[must_use]
+    pub fn with_libraries(mut self, name: &'static str, remedy: &'static str) -> Self {
+        self.host.libraries = Some(Libraries { name, remedy });
+        self
     }
 
     /// Does what the command line asks for, or what another process of the shim has started this

@@ -388,6 +388,16 @@ pub(crate) fn exec_fd(program: BorrowedFd<'_>, args: &[CString], env: &[CString]
     exec_at(program.as_raw_fd(), c"", libc::AT_EMPTY_PATH, args, env)
 }
 
+/// Replaces this process by the program `name` in a directory; returns only on failure.
+pub(crate) fn exec_in(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    args: &[CString],
+    env: &[CString],
+) -> io::Error {
+    exec_at(directory.as_raw_fd(), name, 0, args, env)
+}
+
 /// Replaces this process by the program at `path`; returns only on failure.
 pub(crate) fn exec_path(path: &CStr, args: &[CString], env: &[CString]) -> io::Error {
     exec_at(libc::AT_FDCWD, path, 0, args, env)
@@ -440,14 +450,25 @@ pub(crate) fn lock_byte(file: BorrowedFd<'_>, offset: i64) -> io::Result<()> {
 }
 
 /// Keeps the C library from loading name service modules out of the container's root, where the
-/// image could supply them: host names are looked up in `/etc/hosts` and by DNS only.
+/// image could supply them: host names are looked up in `/etc/hosts` and by DNS only, and what
+/// else has a name in files.
 pub(crate) fn built_in_name_lookup() {
     unsafe extern "C" {
         fn __nss_configure_lookup(database: *const libc::c_char, line: *const libc::c_char) -> i32;
     }
-    // SAFETY: both arguments are C strings; glibc documents the call as safe before other
-    // name look-ups, and none has happened in this process.
-    unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
+    let databases = [
+        (c"hosts", c"files dns"),
+        (c"services", c"files"),
+        (c"protocols", c"files"),
+        (c"networks", c"files"),
+        (c"passwd", c"files"),
+        (c"group", c"files"),
+    ];
+    for (database, line) in databases {
+        // SAFETY: both arguments are C strings; glibc documents the call as safe before other
+        // name look-ups, and none has happened in this process.
+        unsafe { __nss_configure_lookup(database.as_ptr(), line.as_ptr()) };
+    }
 }
 
 /// Forbids transparent huge pages for this process and its children: a small process that

@@ -121,6 +121,9 @@ guests! {
     TRAP = "trap";
     /// [`TRAP`] as a component.
     TRAP_COMPONENT = "trap.component";
+    /// Serves HTTP with WasmEdge's sockets on the address and port given as its arguments: prints
+    /// `listening`, and answers with the request's body.
+    WASMEDGE_SERVER = "wasmedge-server";
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //!
 //! | feature | engine |
 //! | --- | --- |
+//! | `wasmedge` | `wasmedge::WasmEdge`: modules with WASI preview 1 and WasmEdge's sockets |
 //! | `wasmer` | `Wasmer`: modules with WASI preview 1 and WASIX |
 //! | `wasmtime` | `Wasmtime`: modules with WASI preview 1, components with WASI 0.2 and 0.3, HTTP handlers |
 //!
@@ -11,6 +12,8 @@
 
 pub use shimwright_core::*;
 
+#[cfg(feature = "wasmedge")]
+pub use shimwright_wasmedge as wasmedge;
 #[cfg(feature = "wasmer")]
 pub use shimwright_wasmer::Wasmer;
 #[cfg(feature = "wasmtime")]

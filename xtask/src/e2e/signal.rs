@@ -26,6 +26,22 @@ pub(super) const CASES: &[Case] = &[
         let container = stage.guest("spin").on("io.containerd.wasmer.v1");
         ends_with(&container, stage, "spinning\n", "SIGKILL", 137)
     }),
+    Case::new(
+        "SIGTERM ends a busy loop on WasmEdge",
+        Needs::Ours,
+        |stage| {
+            let container = stage.guest("spin").on("io.containerd.wasmedge.v1");
+            ends_with(&container, stage, "spinning\n", "SIGTERM", 143)
+        },
+    ),
+    Case::new(
+        "SIGKILL ends a busy loop on WasmEdge",
+        Needs::Ours,
+        |stage| {
+            let container = stage.guest("spin").on("io.containerd.wasmedge.v1");
+            ends_with(&container, stage, "spinning\n", "SIGKILL", 137)
+        },
+    ),
     Case::new("SIGKILL ends an idle program", Needs::AnyRuntime, |stage| {
         let container = stage.idle();
         ends_with(&container, stage, "ready\n", "SIGKILL", 137)

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use libcontainer::oci_spec::runtime::Spec;
@@ -19,6 +19,7 @@ use super::program::ContainerKind;
 use crate::error::Error;
 use crate::exit::Status;
 use crate::figures::Figures;
+use crate::linked::Program;
 use crate::policy::Limits;
 use crate::sys;
 
@@ -28,7 +29,7 @@ pub(crate) enum Target {
     /// Our own program in its runner role, which finds its orders in an inherited descriptor.
     Runner {
         /// Our own program, opened outside the sandbox.
-        program: Arc<OwnedFd>,
+        program: Arc<Program>,
         /// Descriptors it is to find open.
         inherited: Vec<Arc<OwnedFd>>,
     },
@@ -116,7 +117,7 @@ impl Exec {
                         return error;
                     }
                 }
-                sys::exec_fd(program.as_fd(), &self.args, &self.env)
+                program.exec(&self.args, &self.env)
             }
             Target::Linux { path } => {
                 sys::allow_huge_pages();

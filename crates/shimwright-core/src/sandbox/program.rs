@@ -10,7 +10,7 @@ use std::time::Instant;
 use oci_spec::runtime::{Mount, Process, Spec};
 use serde::{Deserialize, Serialize};
 
-use super::entrypoint::{self, Entrypoint, Program};
+use super::entrypoint::{self, Entrypoint, Program as Found};
 use super::executor::{Exec, Target, c_strings};
 use crate::artifact::{Artifact, Wasm};
 use crate::cache::{self, Cache};
@@ -19,6 +19,7 @@ use crate::engine::{Engine, Refusal};
 use crate::error::{Context, Error};
 use crate::figures::Figures;
 use crate::host::Host;
+use crate::linked::Program;
 use crate::options::RuntimeOptions;
 use crate::policy::{self, Limits};
 use crate::runner::{self, Orders};
@@ -62,8 +63,8 @@ impl Programs<'_> {
         spec: &Spec,
     ) -> Result<Exec, Error> {
         match entrypoint::find(root, mounts, process)? {
-            Some((_, Program::Linux(path))) => self.linux(&path, process),
-            Some((entrypoint, Program::Wasm(file))) => {
+            Some((_, Found::Linux(path))) => self.linux(&path, process),
+            Some((entrypoint, Found::Wasm(file))) => {
                 let mapping = sys::Mapping::of_file(file.as_fd()).context("read the module")?;
                 let digest = cache::digest(mapping.as_ref());
                 self.wasm(entrypoint, (file, digest), process, spec)
@@ -157,7 +158,7 @@ impl Programs<'_> {
         Ok(Exec {
             env: c_strings(&[runner::environment(&orders)])?,
             target: Target::Runner {
-                program: Arc::new(own_program()?),
+                program: Arc::new(Program::of(self.host)?),
                 inherited: vec![Arc::new(orders), Arc::new(artifact)],
             },
             args: c_strings(&args)?,
@@ -223,10 +224,4 @@ impl Programs<'_> {
 fn first_argument(process: &Process) -> &str {
     let argument = process.args().as_deref().unwrap_or_default().first();
     argument.map(String::as_str).unwrap_or_default()
-}
-
-/// The file of the running program, wherever that is now: an upgrade may have replaced its path.
-fn own_program() -> Result<OwnedFd, Error> {
-    let file = File::open("/proc/self/exe").context("open our own program")?;
-    Ok(file.into())
 }

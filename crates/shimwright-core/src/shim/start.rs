@@ -18,7 +18,7 @@ use crate::bundle::{Bundle, group, write_atomically};
 use crate::cgroup::Hierarchies;
 use crate::error::{Context, Error};
 use crate::host::Host;
-use crate::{cache, node, role, sys};
+use crate::{cache, linked, node, role, sys};
 
 /// The file with the address of the shim process, for containerd up to 1.7.
 pub(super) const ADDRESS_FILE: &str = "address";
@@ -121,11 +121,14 @@ fn start_server(
     if request.opts.debug {
         command.arg("-debug");
     }
-    if let Some(directory) = std::env::var_os(cache::DIRECTORY_VARIABLE) {
-        command.env(cache::DIRECTORY_VARIABLE, directory);
-    }
-    if let Some(file) = std::env::var_os(node::FILE_VARIABLE) {
-        command.env(node::FILE_VARIABLE, file);
+    for name in [
+        cache::DIRECTORY_VARIABLE,
+        linked::DIRECTORY_VARIABLE,
+        node::FILE_VARIABLE,
+    ] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
     }
     sys::new_session(&mut command);
     let mut child = command.spawn().context("start the shim process")?;

@@ -34,11 +34,17 @@ struct Served {
 }
 
 /// An address that no other test has.
-fn address() -> SocketAddr {
+pub(crate) fn address() -> SocketAddr {
     static NUMBER: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     (Ipv4Addr::new(127, high.max(1), low, number), 8080).into()
+}
+
+/// Leaves a container in the network namespace of the test.
+pub(crate) fn join_our_network(spec: &mut serde_json::Value) {
+    let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "network");
 }
 
 /// A bundle with the guest in the network namespace of the test.
@@ -51,10 +57,7 @@ fn prepared(env: &[&str]) -> (Containerd, Bundle, Shim) {
         .unwrap()
         .file("/etc/hosts", b"127.0.0.1 backend\n", 0o644)
         .unwrap()
-        .spec(|spec| {
-            let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
-            namespaces.retain(|namespace| namespace["type"] != "network");
-        })
+        .spec(join_our_network)
         .unwrap();
     (containerd, bundle, shim)
 }
@@ -131,7 +134,7 @@ impl Served {
 }
 
 /// Runs a client.
-fn block_on<T>(client: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(client: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -139,19 +142,19 @@ fn block_on<T>(client: impl Future<Output = T>) -> T {
         .block_on(client)
 }
 
-async fn connect(address: SocketAddr) -> http1::SendRequest<Full<Bytes>> {
+pub(crate) async fn connect(address: SocketAddr) -> http1::SendRequest<Full<Bytes>> {
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     sender
 }
 
-fn request(path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+pub(crate) fn request(path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
     let request = Request::post(path).header("host", "test");
     request.body(Full::new(body.into())).unwrap()
 }
 
-async fn text(response: Response<hyper::body::Incoming>) -> (u16, String) {
+pub(crate) async fn text(response: Response<hyper::body::Incoming>) -> (u16, String) {
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(body.to_vec()).unwrap())

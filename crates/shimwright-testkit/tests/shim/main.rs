@@ -21,6 +21,7 @@ mod service;
 mod start;
 mod stdio;
 mod terminal;
+mod wasmedge;
 
 use shimwright_guests::Guest;
 use shimwright_testkit::protos::protobuf::MessageField;
@@ -45,6 +46,15 @@ macro_rules! for_each_engine {
                 #[test]
                 fn $name() {
                     super::$name("containerd-shim-wasmer-v1");
+                }
+            )*
+        }
+
+        mod wasmedge {
+            $(
+                #[test]
+                fn $name() {
+                    super::$name("containerd-shim-wasmedge-v1");
                 }
             )*
         }

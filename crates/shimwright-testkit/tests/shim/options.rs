@@ -29,7 +29,7 @@ fn runc(options: &Options) -> Any {
 }
 
 /// As the CRI plugin sends them: TOML in field 3 of `runtimeoptions.v1.Options`.
-fn cri(toml: &str) -> Any {
+pub(crate) fn cri(toml: &str) -> Any {
     let mut value = vec![0x1a, u8::try_from(toml.len()).unwrap()];
     value.extend(toml.as_bytes());
     Any {
@@ -39,7 +39,7 @@ fn cri(toml: &str) -> Any {
     }
 }
 
-fn request(bundle: &Bundle, options: Any) -> CreateTaskRequest {
+pub(crate) fn request(bundle: &Bundle, options: Any) -> CreateTaskRequest {
     CreateTaskRequest {
         options: MessageField::some(options),
         ..bundle.request()

@@ -1,0 +1,242 @@
+//! Core modules: compiling, loading and calling them with the library.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use shimwright_core::{Artifact, BoxError, Exit, LinearMemory, Workload};
+use wasmedge_sdk::config::{
+    CommonConfigOptions, CompilerConfigOptions, Config, ConfigBuilder, RuntimeConfigOptions,
+};
+use wasmedge_sdk::error::{CoreError, WasmEdgeError};
+use wasmedge_sdk::plugin::{PluginInstance, PluginManager};
+use wasmedge_sdk::utils::CoreVersion;
+use wasmedge_sdk::vm::SyncInst;
+use wasmedge_sdk::wasi::WasiModule;
+use wasmedge_sdk::{
+    AsInstance, Compiler, CompilerOptimizationLevel, CompilerOutputFormat, ExternalInstanceType,
+    LogManager, Module, RunMode, Store, Vm,
+};
+
+use crate::config::{self, Settings};
+use crate::wasm;
+
+/// What compiled code begins with. It is a WebAssembly binary with native code in it, which by
+/// itself would look like one of an image.
+const MAGIC: &[u8; 8] = b"WasmEdge";
+
+/// The unit of linear memory, in bytes.
+const PAGE: u64 = 65536;
+
+/// The function that a library exports to be called before any other.
+const INITIALIZE: &str = "_initialize";
+
+/// Checks the library, and loads the plug-ins of the node.
+pub(crate) fn load(settings: &Settings) -> Result<(), BoxError> {
+    let found = CoreVersion::version_string();
+    if found != config::VERSION {
+        return Err(format!("libwasmedge is {found} instead of {}", config::VERSION).into());
+    }
+    LogManager::log_off();
+    for plugin in &settings.plugins {
+        // It does not say whether it has found anything.
+        PluginManager::load(Some(Path::new(plugin.file())))?;
+        if PluginManager::find(plugin.name()).is_err() {
+            return Err(format!(
+                "cannot load the plug-in {}: there is no usable {} among the engine's libraries",
+                plugin.name(),
+                plugin.file()
+            )
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// Compiles a module to what [`run`] takes.
+pub(crate) fn precompile(wasm: &[u8]) -> Result<Vec<u8>, BoxError> {
+    LogManager::log_off();
+    let config = ConfigBuilder::new(CommonConfigOptions::default())
+        .with_compiler_config(
+            CompilerConfigOptions::new()
+                .interruptible(true)
+                .optimization_level(CompilerOptimizationLevel::O3)
+                .out_format(CompilerOutputFormat::Wasm),
+        )
+        .build()?;
+    // Says more than the compiler.
+    Module::from_bytes(Some(&config), wasm)?;
+    // It is written by way of some other files. A compiler process has an empty root.
+    let temporary = std::env::temp_dir();
+    std::fs::create_dir_all(&temporary)?;
+    let directory = tempfile::tempdir_in(&temporary)?;
+    let file = Compiler::new(Some(&config))?.compile_from_bytes(wasm, "module", &directory)?;
+    let compiled = std::fs::read(file)?;
+    Ok([MAGIC, &*compiled].concat())
+}
+
+/// Runs the workload's function, with `_initialize` before it if there is one.
+pub(crate) fn run(settings: &Settings, workload: &Workload) -> Result<Exit, BoxError> {
+    // Its lines would be among the guest's output; what they say comes as errors too.
+    LogManager::log_off();
+    let (config, module) = match workload.artifact() {
+        Artifact::Precompiled(precompiled) => {
+            let compiled = precompiled.map()?;
+            let compiled = compiled.as_ref().strip_prefix(MAGIC);
+            let compiled = compiled.ok_or("not what this engine has compiled")?;
+            // Native code is executed unchecked in this mode: it must be our own, which is what
+            // `Precompiled` stands for.
+            load_module(workload.linear_memory(), RunMode::Aot, compiled)?
+        }
+        _ => {
+            let wasm = wasm::without_native_code(workload.wasm()?)?;
+            load_module(workload.linear_memory(), RunMode::Interpreter, &wasm)?
+        }
+    };
+    check_function(&module, workload.function())?;
+    let mut wasi = wasi(workload)?;
+    let mut plugins = plugins(settings)?;
+    check_imports(&module, &wasi, &plugins)?;
+    let ended = call(
+        &config,
+        module,
+        workload.function(),
+        &mut wasi,
+        &mut plugins,
+    );
+    match ended.map_err(|error| *error) {
+        // Also the end by `proc_exit`; the code is 0 unless that has set one.
+        Ok(()) => Ok(Exit::Code(wasi.exit_code().cast_signed())),
+        Err(WasmEdgeError::Core(trap @ (CoreError::Execution(_) | CoreError::Common(_)))) => {
+            Ok(Exit::Trap(trap.to_string()))
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+fn load_module(
+    memory: &LinearMemory,
+    mode: RunMode,
+    bytes: &[u8],
+) -> Result<(Config, Module), BoxError> {
+    let mut runtime = RuntimeConfigOptions::default();
+    if let Some(limit) = memory.limit() {
+        // The library limits only how far one grows.
+        let begins_with = wasm::initial_pages(bytes)?.saturating_mul(PAGE);
+        memory.clone().grow(0, begins_with)?;
+        let pages = u32::try_from(limit / PAGE).unwrap_or(u32::MAX);
+        runtime = runtime.max_memory_pages(pages);
+    }
+    let config = ConfigBuilder::new(CommonConfigOptions::default().run_mode(mode))
+        .with_runtime_config(runtime)
+        .build()?;
+    let module = Module::from_bytes(Some(&config), bytes)?;
+    Ok((config, module))
+}
+
+/// Says early, and without running anything, that the function cannot be called.
+fn check_function(module: &Module, function: &str) -> Result<(), BoxError> {
+    match module.get_export(function) {
+        None => Err(format!("the module exports no function `{function}`").into()),
+        Some(ExternalInstanceType::Func(ty)) => match ty.args_len() {
+            0 => Ok(()),
+            n => {
+                Err(format!("the function `{function}` needs {n} parameters, but gets none").into())
+            }
+        },
+        Some(_) => Err(format!("the module's export `{function}` is not a function").into()),
+    }
+}
+
+/// Names the function that is not there, as the library says only that there is one.
+fn check_imports(
+    module: &Module,
+    wasi: &WasiModule,
+    plugins: &[PluginInstance],
+) -> Result<(), BoxError> {
+    let offered: HashMap<String, Vec<String>> = std::iter::once(wasi.as_ref())
+        .chain(plugins)
+        .map(|instance| {
+            let name = instance.name().unwrap_or_default();
+            (name, instance.func_names().unwrap_or_default())
+        })
+        .collect();
+    for import in module.imports() {
+        let (from, name) = (import.module_name(), import.name());
+        let is_offered = offered
+            .get(&*from)
+            .is_some_and(|names| names.iter().any(|offered| *offered == name));
+        if !is_offered {
+            return Err(
+                format!("the module imports `{name}` of `{from}`, which is unknown").into(),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What the workload may see: its arguments, environment, preopens and standard streams.
+fn wasi(workload: &Workload) -> Result<WasiModule, BoxError> {
+    let env: Vec<String> = workload
+        .env()
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let preopens = workload
+        .preopens()
+        .iter()
+        .map(|preopen| {
+            // The two paths are separated by a colon, and nothing can quote one.
+            let host = preopen.host().to_str();
+            let host = host.filter(|host| !host.contains(':') && !preopen.guest().contains(':'));
+            let host = host.ok_or_else(|| format!("cannot hand on {preopen:?}"))?;
+            Ok(format!("{}:{host}", preopen.guest()))
+        })
+        .collect::<Result<Vec<String>, BoxError>>()?;
+    // The bindings would panic.
+    let texts = || workload.args().iter().chain(&env).chain(&preopens);
+    if let Some(text) = texts().find(|text| text.contains('\0')) {
+        return Err(format!("argument, variable or path holds a NUL: {text:?}").into());
+    }
+    Ok(WasiModule::create(
+        Some(workload.args().iter().map(String::as_str).collect()),
+        Some(env.iter().map(String::as_str).collect()),
+        Some(preopens.iter().map(String::as_str).collect()),
+    )?)
+}
+
+/// The modules of the plug-ins, which [`load`] has loaded.
+fn plugins(settings: &Settings) -> Result<Vec<PluginInstance>, BoxError> {
+    settings
+        .plugins
+        .iter()
+        .map(|plugin| {
+            let name = plugin.name();
+            Ok(PluginManager::create_plugin_instance(name, name)?)
+        })
+        .collect()
+}
+
+fn call(
+    config: &Config,
+    module: Module,
+    function: &str,
+    wasi: &mut WasiModule,
+    plugins: &mut [PluginInstance],
+) -> Result<(), Box<WasmEdgeError>> {
+    let is_reactor = module.get_export(INITIALIZE).is_some();
+    let instances = std::iter::once(wasi.as_mut()).chain(plugins);
+    let instances: HashMap<String, &mut dyn SyncInst> = instances
+        .map(|instance| {
+            let name = instance.name().unwrap_or_default();
+            let instance: &mut dyn SyncInst = instance;
+            (name, instance)
+        })
+        .collect();
+    let mut vm = Vm::new(Store::new(Some(config), instances)?);
+    vm.register_module(None, module)?;
+    if is_reactor && function != INITIALIZE {
+        vm.run_func(None, INITIALIZE, [])?;
+    }
+    vm.run_func(None, function, [])?;
+    Ok(())
+}
