@@ -423,15 +423,22 @@ fn collect_processes(directory: &Path, found: &mut Vec<Pid>) -> io::Result<()> {
     Ok(())
 }
 
+/// The directories in one; none if it has just been removed, perhaps by another cleaner.
 fn subdirectories(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            found.push(entry.path());
+    let list = || -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                found.push(entry.path());
+            }
         }
+        Ok(found)
+    };
+    match list() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        found => found,
     }
-    Ok(found)
 }
 
 fn remove_tree(directory: &Path, deadline: Instant) -> io::Result<()> {
