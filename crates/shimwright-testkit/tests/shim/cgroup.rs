@@ -366,7 +366,8 @@ fn a_bad_limit_is_named_and_changes_nothing(engine: &str) {
         ),
         (json!({ "cpu": { "shares": 1 } }), "cpu.shares"),
         (
-            json!({ "memory": { "limit": 4096 } }),
+            // Version 2 would kill for it, unless it is asked to look before.
+            json!({ "memory": { "limit": 4096, "checkBeforeUpdate": unified() } }),
             either("memory.limit_in_bytes", "memory.max"),
         ),
         (
