@@ -38,10 +38,10 @@ usage: cargo xtask <command>
   e2e --methods                 print which of them shows each method of the Task service
   chaos [--seconds N] [--seed N] [--fault TEXT]
                                 faults in every step of a container's life, and what they leave (root)
-  programs [--only TEXT]        CPython, QuickJS, Ruby and others on each engine (root)
+  programs [--only TEXT]        CPython, QuickJS, Ruby and others on every engine but WasmEdge (root)
   programs --markdown           print which of them runs on which engine
   wasi-testsuite DIRECTORY... [--engine wasmtime|wasmer|wasmi] [--only TEXT] [--list]
-                                tests as of WebAssembly/wasi-testsuite, on each engine (root)
+                                tests as of WebAssembly/wasi-testsuite, the same engines (root)
   tidy                          check what compilers cannot
   ci                            format, lints, documentation, tidy, test (root)
   wasmedge [--prefix DIRECTORY] the shared libraries of the WasmEdge shim, built beside it, or
