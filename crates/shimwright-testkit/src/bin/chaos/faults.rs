@@ -16,7 +16,7 @@ use shimwright_guests::{CAT, HELLO, IDLE, STREAMS};
 use shimwright_testkit::protos::ttrpc::{self, Code};
 use shimwright_testkit::{Result, Shim, stdio};
 
-use crate::round::{ID, Round, Setting, code, is_code, signal, timed};
+use crate::round::{CALL, CLEAN_UP, ID, Round, Setting, code, is_code, signal, timed};
 
 /// One kind of fault.
 pub(crate) struct Fault {
@@ -80,15 +80,8 @@ fn kill_in_shim_start(round: &Round) -> Result<()> {
     let ran = round.during(STEP, round.kill_any(), start)??;
     let shim = ran.text().and_then(|address| Shim::connect(address.trim()));
     match shim {
-        Ok(shim) => {
-            // The kill may have come after the answer.
-            let setting = Setting {
-                stdout: stdio::Output::new(&round.containerd.directory().join("unused"))?,
-                bundle,
-                shim,
-            };
-            round.recover(&setting)
-        }
+        // The kill may have come after the answer.
+        Ok(shim) => round.recover(&bundle, &shim),
         Err(_) => round.clean_after(&bundle),
     }
 }
@@ -97,13 +90,13 @@ fn kill_in_create(round: &Round) -> Result<()> {
     let setting = round.started(round.any_bundle()?)?;
     let create = || setting.shim.create(&setting.bundle);
     let _ = round.during(STEP, round.kill_any(), create)?;
-    round.recover(&setting)
+    round.recover(&setting.bundle, &setting.shim)
 }
 
 fn kill_in_start(round: &Round) -> Result<()> {
     let setting = round.created(round.any_bundle()?)?;
     let _ = round.during(STEP / 5, round.kill_any(), || setting.shim.start(ID))?;
-    round.recover(&setting)
+    round.recover(&setting.bundle, &setting.shim)
 }
 
 fn kill_in_exec(round: &Round) -> Result<()> {
@@ -114,19 +107,19 @@ fn kill_in_exec(round: &Round) -> Result<()> {
     let none = || <[String; 3]>::default();
     let exec = setting.shim.add_exec(ID, "e", &process, none())?;
     let _ = round.during(STEP, round.kill_any(), || exec.start())?;
-    round.recover(&setting)
+    round.recover(&setting.bundle, &setting.shim)
 }
 
 fn kill_in_run(round: &Round) -> Result<()> {
     let setting = round.idle()?;
     round.during(STEP, round.kill_any(), || ())?;
-    round.recover(&setting)
+    round.recover(&setting.bundle, &setting.shim)
 }
 
 fn kill_in_kill(round: &Round) -> Result<()> {
     let setting = round.idle()?;
     let _ = round.during(STEP / 5, round.kill_any(), || setting.shim.kill(ID, 9))?;
-    round.recover(&setting)
+    round.recover(&setting.bundle, &setting.shim)
 }
 
 fn kill_in_delete(round: &Round) -> Result<()> {
@@ -134,7 +127,7 @@ fn kill_in_delete(round: &Round) -> Result<()> {
     setting.shim.start(ID)?;
     setting.shim.wait(ID)?;
     let _ = round.during(STEP / 2, round.kill_any(), || setting.shim.delete(ID))?;
-    round.recover(&setting)
+    round.recover(&setting.bundle, &setting.shim)
 }
 
 fn kill_in_shutdown(round: &Round) -> Result<()> {
@@ -154,25 +147,7 @@ fn kill_paused(round: &Round) -> Result<()> {
 fn concurrent_cleaners(round: &Round) -> Result<()> {
     let setting = round.idle()?;
     round.kill_shim(&setting)?;
-    let answers: Vec<Result<()>> = thread::scope(|scope| {
-        let cleaners: Vec<_> = (0..4)
-            .map(|_| {
-                round.fault();
-                let (directory, containerd) = (setting.bundle.directory(), &round.containerd);
-                scope.spawn(move || {
-                    timed("the delete command", Duration::from_secs(5), || {
-                        containerd.delete(directory, ID).map(drop)
-                    })?
-                })
-            })
-            .collect();
-        let join = |cleaner: thread::ScopedJoinHandle<'_, Result<()>>| {
-            cleaner
-                .join()
-                .unwrap_or_else(|_| Err("a cleaner panicked".into()))
-        };
-        cleaners.into_iter().map(join).collect()
-    });
+    let answers = round.at_once(4, |_| round.clean_after(&setting.bundle))?;
     answers.into_iter().collect()
 }
 
@@ -245,11 +220,11 @@ fn stopped_guest(round: &Round) -> Result<()> {
     round.fault();
     signal(setting.shim.connect_task(ID)?.task_pid, Signal::STOP);
     setting.shim.kill(ID, 9)?;
-    let status = timed("Wait", Duration::from_secs(5), || setting.shim.wait(ID))??;
+    let status = timed("Wait", CLEAN_UP, || setting.shim.wait(ID))??;
     if status.exit_status != 137 {
         return Err(format!("the guest ended with {}", status.exit_status).into());
     }
-    round.recover(&setting)
+    round.recover(&setting.bundle, &setting.shim)
 }
 
 /// A file system over the bundle's directory, with what is in it.
@@ -302,14 +277,9 @@ fn full_disk(round: &Round) -> Result<()> {
     let ran = round.containerd.run_start(&bundle, &[])?;
     if let Ok(address) = ran.text() {
         let shim = Shim::connect(address.trim())?;
-        let created = timed("Create", Duration::from_secs(10), || shim.create(&bundle))?;
+        let created = timed("Create", CALL, || shim.create(&bundle))?;
         named(&created, "No space left on device")?;
-        let stdout = stdio::Output::new(&round.containerd.directory().join("unused"))?;
-        round.recover(&Setting {
-            bundle,
-            shim,
-            stdout,
-        })?;
+        round.recover(&bundle, &shim)?;
     } else {
         round.clean_after(&bundle)?;
     }
@@ -341,14 +311,12 @@ fn read_only_bundle(round: &Round) -> Result<()> {
     }
     let setting = round.started(bundle)?;
     cover.read_only(true)?;
-    let created = timed("Create", Duration::from_secs(10), || {
-        setting.shim.create(&setting.bundle)
-    })?;
+    let created = timed("Create", CALL, || setting.shim.create(&setting.bundle))?;
     if created.is_ok() {
         return Err("a container is created although nothing can be written down".into());
     }
     named(&created, "Read-only file system")?;
-    round.recover(&setting)
+    round.recover(&setting.bundle, &setting.shim)
 }
 
 fn read_only_after_crash(round: &Round) -> Result<()> {
@@ -377,13 +345,11 @@ fn read_only_after_crash(round: &Round) -> Result<()> {
 
 fn refused_create(round: &Round, setting: &Setting) -> Result<()> {
     round.fault();
-    let created = timed("Create", Duration::from_secs(10), || {
-        setting.shim.create(&setting.bundle)
-    })?;
+    let created = timed("Create", CALL, || setting.shim.create(&setting.bundle))?;
     if created.as_ref().is_err_and(|error| code(error).is_none()) {
         return Err("Create has not been answered".into());
     }
-    round.recover(setting)
+    round.recover(&setting.bundle, &setting.shim)
 }
 
 fn no_config(round: &Round) -> Result<()> {
@@ -444,7 +410,7 @@ fn no_cgroup(round: &Round) -> Result<()> {
         return Err("a container is created without its control group".into());
     }
     named(&created, "File name too long")?;
-    round.recover(&setting)
+    round.recover(&setting.bundle, &setting.shim)
 }
 
 fn unopened_output(round: &Round) -> Result<()> {
@@ -452,14 +418,9 @@ fn unopened_output(round: &Round) -> Result<()> {
     bundle.unread_stdout()?;
     let shim = round.containerd.start(&bundle)?;
     round.fault();
-    timed("Create", Duration::from_secs(10), || shim.create(&bundle))??;
-    timed("Start", Duration::from_secs(10), || shim.start(ID))??;
-    let stdout = stdio::Output::new(&round.containerd.directory().join("unused"))?;
-    round.recover(&Setting {
-        bundle,
-        shim,
-        stdout,
-    })
+    timed("Create", CALL, || shim.create(&bundle))??;
+    timed("Start", CALL, || shim.start(ID))??;
+    round.recover(&bundle, &shim)
 }
 
 fn unread_output(round: &Round) -> Result<()> {
@@ -473,12 +434,7 @@ fn unread_output(round: &Round) -> Result<()> {
     shim.start(ID)?;
     // More than the FIFO of the output holds.
     stdin.write(&vec![b'x'; 65 << 10])?;
-    let stdout = stdio::Output::new(&round.containerd.directory().join("unused"))?;
-    let outcome = round.recover(&Setting {
-        bundle,
-        shim,
-        stdout,
-    });
+    let outcome = round.recover(&bundle, &shim);
     drop(held);
     outcome
 }
@@ -496,37 +452,23 @@ fn unread_log(round: &Round) -> Result<()> {
     round.fault();
     while full.write(&[b'x'; 4096]).is_ok() {}
     let setting = round.started(bundle)?;
-    timed("Create", Duration::from_secs(10), || {
-        setting.shim.create(&setting.bundle)
-    })??;
+    timed("Create", CALL, || setting.shim.create(&setting.bundle))??;
     // It is worth a line that there is no such exec.
     let _ = setting.shim.exec_of(ID, "none").start();
-    timed("Start", Duration::from_secs(10), || setting.shim.start(ID))??;
+    timed("Start", CALL, || setting.shim.start(ID))??;
     setting.shim.wait(ID)?;
-    round.recover(&setting)?;
+    round.recover(&setting.bundle, &setting.shim)?;
     fs::remove_file(log)?;
     Ok(())
 }
 
 /// Makes a request eight times at once, and returns how often each code was the answer.
-fn at_once<T>(
+fn eight_times<T>(
     round: &Round,
     request: impl Fn() -> ttrpc::Result<T> + Sync,
 ) -> Result<BTreeMap<String, usize>> {
     let mut answers = BTreeMap::new();
-    let outcomes: Vec<ttrpc::Result<()>> = thread::scope(|scope| {
-        let clients: Vec<_> = (0..8)
-            .map(|_| {
-                round.fault();
-                let request = &request;
-                scope.spawn(move || request().map(drop))
-            })
-            .collect();
-        clients
-            .into_iter()
-            .filter_map(|client| client.join().ok())
-            .collect()
-    });
+    let outcomes = round.at_once(8, |_| request().map(drop))?;
     for outcome in outcomes {
         let answer = match &outcome {
             Ok(()) => "OK".to_owned(),
@@ -552,25 +494,25 @@ fn check_one(what: &str, answers: &BTreeMap<String, usize>, others: &[&str]) -> 
 fn duplicates(round: &Round) -> Result<()> {
     let setting = round.started(round.bundle(IDLE)?.overlay()?)?;
     let (shim, bundle) = (&setting.shim, &setting.bundle);
-    let answers = at_once(round, || shim.create(bundle))?;
+    let answers = eight_times(round, || shim.create(bundle))?;
     check_one("Create", &answers, &["ALREADY_EXISTS"])?;
-    let answers = at_once(round, || shim.start(ID))?;
+    let answers = eight_times(round, || shim.start(ID))?;
     check_one("Start", &answers, &["FAILED_PRECONDITION"])?;
     for answers in [
-        at_once(round, || shim.state(ID))?,
-        at_once(round, || shim.stats(ID))?,
-        at_once(round, || shim.pids(ID))?,
+        eight_times(round, || shim.state(ID))?,
+        eight_times(round, || shim.stats(ID))?,
+        eight_times(round, || shim.pids(ID))?,
     ] {
         if answers.get("OK") != Some(&8) {
             return Err(format!("a question was answered {answers:?}").into());
         }
     }
-    at_once(round, || shim.kill(ID, 9))?;
-    let answers = at_once(round, || shim.wait(ID))?;
+    eight_times(round, || shim.kill(ID, 9))?;
+    let answers = eight_times(round, || shim.wait(ID))?;
     if answers.get("OK") != Some(&8) {
         return Err(format!("Wait was answered {answers:?}").into());
     }
-    let answers = at_once(round, || shim.delete(ID))?;
+    let answers = eight_times(round, || shim.delete(ID))?;
     check_one("Delete", &answers, &["NOT_FOUND"])?;
     shim.shutdown();
     Ok(())
@@ -578,33 +520,19 @@ fn duplicates(round: &Round) -> Result<()> {
 
 fn many_clients(round: &Round) -> Result<()> {
     let setting = round.started(round.bundle(IDLE)?)?;
-    let outcomes: Vec<Result<()>> = thread::scope(|scope| {
-        let clients: Vec<_> = (0..64)
-            .map(|number| {
-                round.fault();
-                let (containerd, address) = (&round.containerd, setting.shim.address());
-                scope.spawn(move || -> Result<()> {
-                    let shim = Shim::connect(address)?;
-                    let id = format!("c{number}");
-                    let bundle = containerd.bundle(&id)?.guest(HELLO)?;
-                    shim.create(&bundle)?;
-                    shim.start(&id)?;
-                    let status = shim.wait(&id)?.exit_status;
-                    let deleted = shim.delete(&id)?.exit_status;
-                    match (status, deleted) {
-                        (0, 0) => Ok(()),
-                        other => Err(format!("{id} ended with {other:?}").into()),
-                    }
-                })
-            })
-            .collect();
-        let join = |client: thread::ScopedJoinHandle<'_, Result<()>>| {
-            client
-                .join()
-                .unwrap_or_else(|_| Err("a client panicked".into()))
-        };
-        clients.into_iter().map(join).collect()
-    });
+    let outcomes = round.at_once(64, |number| {
+        let shim = Shim::connect(setting.shim.address())?;
+        let id = format!("c{number}");
+        let bundle = round.containerd.bundle(&id)?.guest(HELLO)?;
+        shim.create(&bundle)?;
+        shim.start(&id)?;
+        let status = shim.wait(&id)?.exit_status;
+        let deleted = shim.delete(&id)?.exit_status;
+        match (status, deleted) {
+            (0, 0) => Ok(()),
+            other => Err(format!("{id} ended with {other:?}").into()),
+        }
+    })?;
     outcomes.into_iter().collect::<Result<()>>()?;
     setting.shim.shutdown();
     Ok(())
@@ -642,5 +570,5 @@ fn nonsense(round: &Round) -> Result<()> {
     if state.exit_status != 0 || state.pid != shim.connect_task(ID)?.task_pid {
         return Err(format!("the container has changed: {state:?}").into());
     }
-    round.recover(&setting)
+    round.recover(&setting.bundle, &setting.shim)
 }

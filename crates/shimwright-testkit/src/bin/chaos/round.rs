@@ -13,10 +13,10 @@ use shimwright_testkit::protos::ttrpc::{self, Code};
 use shimwright_testkit::{Bundle, Containerd, Output, Result, Shim, poll_for};
 
 /// How long any call may take, with what is slow about a loaded machine.
-const CALL: Duration = Duration::from_secs(10);
+pub(crate) const CALL: Duration = Duration::from_secs(10);
 
 /// How long a cleaner may take, and what has been killed may go on (containerd waits 5 seconds).
-const CLEAN_UP: Duration = Duration::from_secs(5);
+pub(crate) const CLEAN_UP: Duration = Duration::from_secs(5);
 
 /// The id of the container that faults happen to.
 pub(crate) const ID: &str = "a";
@@ -28,7 +28,7 @@ pub(crate) struct Round {
     faults: AtomicUsize,
 }
 
-/// The end of a container that has been recovered from.
+/// A shim, and the bundle of the container that faults happen to.
 pub(crate) struct Setting {
     pub(crate) bundle: Bundle,
     pub(crate) shim: Shim,
@@ -138,6 +138,27 @@ impl Round {
         })
     }
 
+    /// Has so many clients do something at the same time, each of which counts as a fault.
+    pub(crate) fn at_once<T: Send>(
+        &self,
+        number: usize,
+        client: impl Fn(usize) -> T + Sync,
+    ) -> Result<Vec<T>> {
+        let client = &client;
+        thread::scope(|scope| {
+            let clients: Vec<_> = (0..number)
+                .map(|index| {
+                    self.fault();
+                    scope.spawn(move || client(index))
+                })
+                .collect();
+            let join = |client: thread::ScopedJoinHandle<'_, T>| {
+                client.join().map_err(|_| "a client panicked".into())
+            };
+            clients.into_iter().map(join).collect()
+        })
+    }
+
     /// Kills a process of the shim's executable, or of its container.
     pub(crate) fn kill_any(&self) -> impl FnOnce() + Send + '_ {
         let choice = usize::try_from(self.below(1 << 16)).unwrap_or_default();
@@ -166,8 +187,7 @@ impl Round {
 
     /// Does what containerd does after a fault: it ends a task that is there, and cleans up after
     /// a shim that is gone. Whatever has happened, nothing may be left.
-    pub(crate) fn recover(&self, setting: &Setting) -> Result<()> {
-        let Setting { bundle, shim, .. } = setting;
+    pub(crate) fn recover(&self, bundle: &Bundle, shim: &Shim) -> Result<()> {
         if self.end(shim)? {
             return Ok(());
         }
