@@ -208,7 +208,7 @@ impl Hierarchies {
 }
 
 /// How long to wait for killed processes before looking again whether they are there.
-const LOOK: Duration = Duration::from_millis(50);
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
 /// The directories of one container's control groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -316,10 +316,7 @@ impl Cgroups {
             // ended, which takes until others of the namespace have been reaped.
             let look = deadline.min(Instant::now() + LOOK);
             for handle in &handles {
-                match crate::sys::wait_readable(handle, look) {
-                    Err(error) if error.kind() != io::ErrorKind::TimedOut => return Err(error),
-                    _ => {}
-                }
+                crate::sys::becomes_readable(handle, look)?;
             }
         }
     }

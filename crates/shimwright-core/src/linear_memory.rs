@@ -1,5 +1,8 @@
 //! The account of a guest's linear memory.
 
+/// The unit in which linear memory grows, in bytes.
+pub(crate) const PAGE: u64 = 65536;
+
 /// How much linear memory a guest has and may have, for an engine to ask before it gives more.
 ///
 /// A guest has one of these: its memories are counted together. A server that makes an instance
@@ -19,6 +22,22 @@ impl LinearMemory {
     /// How much the guest may have, in bytes, if that is limited.
     pub fn limit(&self) -> Option<u64> {
         self.limit
+    }
+
+    /// The same in whole pages of 65536 bytes, for an engine that is told how far a memory may
+    /// grow instead of asking. That keeps to the limit where guests have one memory.
+    pub fn limit_in_pages(&self) -> Option<u32> {
+        let limit = self.limit?;
+        Some(u32::try_from(limit / PAGE).unwrap_or(u32::MAX))
+    }
+
+    /// Asks for such an engine whether a memory may begin with so many pages. Counts nothing.
+    ///
+    /// # Errors
+    ///
+    /// The guest would have more than its limit.
+    pub fn check_pages(&self, pages: u64) -> Result<(), LinearMemoryExceeded> {
+        self.clone().grow(0, pages.saturating_mul(PAGE))
     }
 
     /// Counts a memory that grows from one size to another, both in bytes; a new one grows from 0.
@@ -65,7 +84,17 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_may_count_in_pages() {
+        let memory = LinearMemory::new(Some((3 << 16) + 1));
+        assert_eq!(memory.limit_in_pages(), Some(3));
+        memory.check_pages(3).unwrap();
+        memory.check_pages(4).unwrap_err();
+        memory.check_pages(u64::MAX).unwrap_err();
+    }
+
+    #[test]
     fn without_a_limit_there_is_none() {
+        assert_eq!(LinearMemory::default().limit_in_pages(), None);
         let mut memory = LinearMemory::default();
         memory.grow(0, u64::MAX).unwrap();
         memory.grow(0, u64::MAX).unwrap();

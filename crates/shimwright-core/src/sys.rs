@@ -499,15 +499,29 @@ pub(crate) fn prepare_child(
 }
 
 /// Waits until a descriptor is readable: for a pidfd, until its process has ended.
+///
+/// # Errors
+///
+/// `TimedOut` if it is not before the deadline.
 pub(crate) fn wait_readable(descriptor: impl AsFd, deadline: std::time::Instant) -> io::Result<()> {
+    if becomes_readable(descriptor, deadline)? {
+        return Ok(());
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+/// Waits likewise, and says whether it is readable before the deadline.
+pub(crate) fn becomes_readable(
+    descriptor: impl AsFd,
+    deadline: std::time::Instant,
+) -> io::Result<bool> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     loop {
         let left = deadline.saturating_duration_since(std::time::Instant::now());
         let left = Timespec::try_from(left).map_err(io::Error::other)?;
         let mut wanted = [PollFd::new(&descriptor, PollFlags::IN)];
         match poll(&mut wanted, Some(&left)) {
-            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-            Ok(_) => return Ok(()),
+            Ok(ready) => return Ok(ready > 0),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

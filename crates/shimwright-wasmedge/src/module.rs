@@ -24,9 +24,6 @@ use crate::wasm;
 /// itself would look like one of an image.
 const MAGIC: &[u8; 8] = b"WasmEdge";
 
-/// The unit of linear memory, in bytes.
-const PAGE: u64 = 65536;
-
 /// The function that a library exports to be called before any other.
 const INITIALIZE: &str = "_initialize";
 
@@ -119,11 +116,9 @@ fn load_module(
     bytes: &[u8],
 ) -> Result<(Config, Module), BoxError> {
     let mut runtime = RuntimeConfigOptions::default();
-    if let Some(limit) = memory.limit() {
+    if let Some(pages) = memory.limit_in_pages() {
         // The library limits only how far one grows.
-        let begins_with = wasm::initial_pages(bytes)?.saturating_mul(PAGE);
-        memory.clone().grow(0, begins_with)?;
-        let pages = u32::try_from(limit / PAGE).unwrap_or(u32::MAX);
+        memory.check_pages(wasm::initial_pages(bytes)?)?;
         runtime = runtime.max_memory_pages(pages);
     }
     let config = ConfigBuilder::new(CommonConfigOptions::default().run_mode(mode))

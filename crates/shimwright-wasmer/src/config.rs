@@ -49,18 +49,15 @@ fn compiler() -> Cranelift {
 }
 
 fn limited(mut engine: Engine, memory: &LinearMemory) -> Engine {
-    if let Some(bytes) = memory.limit() {
+    if let Some(pages) = memory.limit_in_pages() {
         engine.set_tunables(Limited {
             base: BaseTunables::for_target(&Target::default()),
             account: memory.clone(),
-            most: Pages(u32::try_from(bytes / PAGE).unwrap_or(u32::MAX)),
+            most: Pages(pages),
         });
     }
     engine
 }
-
-/// The unit of linear memory, in bytes.
-const PAGE: u64 = wasmer::WASM_PAGE_SIZE as u64;
 
 /// Wasmer's own choices, with a limit for the guest's memory.
 struct Limited {
@@ -72,11 +69,9 @@ struct Limited {
 impl Limited {
     /// The memory that is created where `asked` is declared.
     fn limit(&self, asked: &MemoryType) -> Result<MemoryType, MemoryError> {
-        // Wasmer has modules with one memory only, which what the account knows is enough for.
-        let begins_with = u64::from(asked.minimum.0) * PAGE;
+        // Wasmer has modules with one memory only, so a limit of each is one of all.
         self.account
-            .clone()
-            .grow(0, begins_with)
+            .check_pages(asked.minimum.0.into())
             .map_err(|exceeded| MemoryError::Generic(exceeded.to_string()))?;
         let maximum = asked.maximum.unwrap_or(self.most);
         Ok(MemoryType {

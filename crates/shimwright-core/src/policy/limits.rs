@@ -10,6 +10,7 @@ use oci_spec::runtime::{
 use serde::Deserialize;
 
 use crate::error::Error;
+use crate::linear_memory::PAGE;
 
 /// Annotations of a container with this prefix are settings.
 const ANNOTATION: &str = "dev.shimwright.";
@@ -24,9 +25,6 @@ const SERVING: &str = "SHIMWRIGHT_HTTP_";
 
 /// The fewest files a runner can be set up and an engine can run with.
 const FEWEST_FILES: u64 = 64;
-
-/// The unit in which linear memory grows, in bytes.
-const WASM_PAGE: u64 = 65536;
 
 /// Limits of a guest; what is not set is not limited here.
 ///
@@ -157,7 +155,7 @@ impl Limits {
                 self.open_files = Some(files.ok_or_else(|| invalid(FILES))?);
             }
             "linear_memory" => {
-                let bytes = value.parse().ok().filter(|&bytes| bytes >= WASM_PAGE);
+                let bytes = value.parse().ok().filter(|&bytes| bytes >= PAGE);
                 self.linear_memory = Some(bytes.ok_or_else(|| invalid(LINEAR_MEMORY))?);
             }
             "rootfs" => {
@@ -287,7 +285,7 @@ fn files<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D::E
 
 fn linear_memory<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
     match u64::deserialize(input)? {
-        few if few < WASM_PAGE => Err(serde::de::Error::custom(format!(
+        few if few < PAGE => Err(serde::de::Error::custom(format!(
             "linear_memory: {few} is not {LINEAR_MEMORY}"
         ))),
         bytes => Ok(Some(bytes)),

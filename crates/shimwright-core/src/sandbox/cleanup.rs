@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use super::rootfs;
 use crate::bundle::{Bundle, Init, Record};
+use crate::cgroup::LOOK;
 use crate::error::{Context, Error};
 use crate::sys;
 
@@ -66,13 +67,11 @@ pub(crate) fn kill(record: &Record) -> Result<(), Error> {
 /// (`pid_namespaces(7)`). An exec whose shim has died is reaped by whoever adopted it, which may
 /// take its time: so it also counts as ended when its memory, and with it its program, is gone.
 fn wait_for_end(pid: i32, handle: &OwnedFd) -> io::Result<()> {
-    const LOOK: Duration = Duration::from_millis(50);
     let deadline = Instant::now() + BOUND;
     loop {
         let now = Instant::now();
-        match sys::wait_readable(handle, deadline.min(now + LOOK)) {
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
-            done => return done,
+        if sys::becomes_readable(handle, deadline.min(now + LOOK))? {
+            return Ok(());
         }
         match std::fs::read_link(format!("/proc/{pid}/exe")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

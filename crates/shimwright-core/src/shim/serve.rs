@@ -3,7 +3,7 @@
 //! It has one thread, always. That makes it small, and it makes a fork of it a process that may do
 //! anything. Whatever would block is done by a [launcher](crate::sandbox::launcher).
 
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -133,8 +133,9 @@ async fn serve(
 /// Waits for the `start` command, which is about to end, to say that all is well; the shim process
 /// would be nobody's otherwise. Its pipe is standard input, which is `/dev/null` from here on.
 fn told_to_serve() -> io::Result<bool> {
+    // Without the buffer that `std` would keep for it.
     let mut word = [0];
-    let told = io::stdin().read(&mut word)? > 0;
+    let told = rustix::io::read(rustix::stdio::stdin(), &mut word)? > 0;
     let null = std::fs::File::open("/dev/null")?;
     rustix::stdio::dup2_stdin(null)?;
     Ok(told)
