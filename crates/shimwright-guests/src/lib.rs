@@ -1,7 +1,8 @@
 //! Guest programs for tests, demonstrations and benchmarks: one behaviour each.
 //!
 //! A guest is built from a source in `guests/` when this crate is built. [`HELLO`] and the other
-//! constants name the result, [`ALL`] lists them, and the conformance suite has a case for each.
+//! constants name the result, [`ALL`] lists them, and the conformance suite has a case for each but
+//! [`COMPUTE`] and [`WASMEDGE_SERVER`].
 //!
 //! ```
 //! use shimwright_guests::{HELLO, HELLO_COMPONENT};
@@ -64,6 +65,9 @@ guests! {
     CAT_COMPONENT = "cat.component";
     /// Checks the clocks and the random numbers, then prints `fine`.
     CLOCKS_RANDOM = "clocks-random";
+    /// Does the work that its argument names, `integer`, `float`, `memory` or `json`, and prints the
+    /// name, the nanoseconds it took and a checksum: the benchmarks' guest for computing.
+    COMPUTE = "compute";
     /// Prints its environment, one variable per line.
     ENV = "env";
     /// [`ENV`] as a component.

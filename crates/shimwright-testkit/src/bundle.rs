@@ -1,6 +1,6 @@
 //! Bundles, as containerd lays them out for `ctr run`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +31,8 @@ pub struct Bundle {
     spec: Value,
     overlay: bool,
     streams: [String; 3],
+    /// Both ends of the log's FIFO.
+    log: Option<File>,
 }
 
 impl Bundle {
@@ -50,6 +52,7 @@ impl Bundle {
             spec,
             overlay: false,
             streams: Default::default(),
+            log: None,
         };
         bundle.write()?;
         Ok(bundle)
@@ -245,6 +248,19 @@ impl Bundle {
         crate::stdio::fifo(&path)?;
         self.streams[1] = path.to_string_lossy().into_owned();
         Ok(path)
+    }
+
+    /// Creates the FIFO for the log of the shim, without which some do not start. What they write
+    /// waits in it as long as the bundle lives.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be created.
+    pub fn log(mut self) -> Result<Self> {
+        let path = self.directory.join("log");
+        crate::stdio::fifo(&path)?;
+        self.log = Some(File::options().read(true).write(true).open(path)?);
+        Ok(self)
     }
 
     /// The request that creates the container.

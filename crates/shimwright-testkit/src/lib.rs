@@ -15,6 +15,7 @@ pub mod snapshot;
 pub mod stdio;
 
 use images::Images;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -42,6 +43,9 @@ pub const CONFIG_VARIABLE: &str = "SHIMWRIGHT_CONFIG";
 
 const CONFIG: &str = "config.toml";
 
+/// Where the daemon, and so its shims, look for commands.
+const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Any failure of the testkit itself.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -55,6 +59,7 @@ pub struct Containerd {
     namespace: String,
     directory: PathBuf,
     cache: PathBuf,
+    path: OsString,
     events: Events,
     /// Answers until it is dropped.
     _images: Images,
@@ -105,10 +110,30 @@ impl Containerd {
             namespace,
             directory,
             cache,
+            path: SEARCH_PATH.into(),
             events,
             _images: images,
             sockets: Mutex::default(),
         })
+    }
+
+    /// The same with this directory of compiled guests, made if need be.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made.
+    pub fn with_cache(mut self, cache: &Path) -> Result<Self> {
+        create_private(cache)?;
+        self.cache = cache.to_owned();
+        Ok(self)
+    }
+
+    /// The same with a directory in which commands that shims run are looked for first.
+    pub fn with_path(mut self, first: &Path) -> Self {
+        self.path = first.into();
+        self.path.push(":");
+        self.path.push(SEARCH_PATH);
+        self
     }
 
     /// The executable of the runtime.
@@ -193,12 +218,15 @@ impl Drop for Containerd {
         for mount in left.mounts.iter().rev() {
             let _ = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
         }
-        for cgroup in left.cgroups.iter().rev() {
-            let _ = fs::remove_dir(cgroup);
-        }
-        for parent in snapshot::namespace_cgroups(&self.namespace) {
-            let _ = fs::remove_dir(parent);
-        }
+        // What has been killed is in its control group until the kernel is done with it.
+        let _ = poll_for(Duration::from_secs(5), || {
+            let mut cgroups = snapshot::namespace_cgroups(&self.namespace);
+            cgroups.extend(self.snapshot().cgroups);
+            for cgroup in cgroups.iter().rev() {
+                let _ = fs::remove_dir(cgroup);
+            }
+            cgroups.iter().all(|cgroup| !cgroup.exists()).then_some(())
+        });
         for socket in &left.sockets {
             let _ = fs::remove_file(socket);
         }

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use containerd_shim_protos::api;
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
@@ -59,7 +60,7 @@ impl Containerd {
             .args(arguments)
             .current_dir(directory)
             .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("PATH", &self.path)
             .env("TTRPC_ADDRESS", self.events().path())
             .env("GRPC_ADDRESS", self.grpc_address())
             .env("NAMESPACE", self.namespace())
@@ -116,7 +117,15 @@ impl Containerd {
     ///
     /// If it fails or gives no address.
     pub fn start(&self, bundle: &Bundle) -> Result<Shim> {
-        Shim::connect(self.run_start(bundle, &[])?.text()?.trim())
+        let answer = self.run_start(bundle, &[])?.text()?;
+        // Shims of containerd 2 answer with an object, which says more than the address.
+        let object: Option<serde_json::Value> = serde_json::from_str(&answer).ok();
+        let address = object
+            .as_ref()
+            .and_then(|object| object["address"].as_str());
+        let address = address.unwrap_or(answer.trim());
+        self.remember(address);
+        Shim::connect(address)
     }
 
     /// Runs `start` for a bundle, as containerd since 2.3, and returns the answer.
@@ -199,6 +208,7 @@ impl Version {
 pub struct Shim {
     address: String,
     version: Version,
+    deadline: Duration,
     client: Arc<Client>,
 }
 
@@ -237,6 +247,7 @@ impl Shim {
         Ok(Self {
             address: address.to_owned(),
             version: Version::V3,
+            deadline: DEADLINE,
             client,
         })
     }
@@ -245,6 +256,14 @@ impl Shim {
     pub fn version(&self, version: Version) -> Self {
         Self {
             version,
+            ..self.clone()
+        }
+    }
+
+    /// The same connection with another time that each call may take.
+    pub fn deadline(&self, deadline: Duration) -> Self {
+        Self {
+            deadline,
             ..self.clone()
         }
     }
@@ -267,7 +286,7 @@ impl Shim {
             service: self.version.service().to_owned(),
             method: method.to_owned(),
             payload: request.write_to_bytes().map_err(encode)?,
-            timeout_nano: i64::try_from(DEADLINE.as_nanos()).unwrap_or(i64::MAX),
+            timeout_nano: i64::try_from(self.deadline.as_nanos()).unwrap_or(i64::MAX),
             ..Default::default()
         })?;
         T::parse_from_bytes(&response.payload).map_err(encode)
