@@ -4,9 +4,11 @@
     reason = "a command-line tool talks to its user on stdout"
 )]
 
+mod bench;
 mod cargo;
 mod chaos;
 mod ci;
+mod compare;
 mod containerd;
 mod debian;
 mod demo;
@@ -42,6 +44,11 @@ usage: cargo xtask <command>
   programs --markdown           print which of them runs on which engine
   wasi-testsuite DIRECTORY... [--engine wasmtime|wasmer|wasmi] [--only TEXT] [--list]
                                 tests as of WebAssembly/wasi-testsuite, the same engines (root)
+  bench [--quick] [--shim PATH] [--peer PATH] [--wasmtime PATH] [--containers N] [--only TEXT]
+        [--save FILE] [--baseline FILE]
+                                every scenario of the benchmarks, and which targets are met (root)
+  compare [--engine NAME]... [--output FILE] [--quick] [app.wasm [args...]]
+                                the engines on sample programs or on yours, with plots (root)
   tidy                          check what compilers cannot
   ci                            format, lints, documentation, tidy, test (root)
   wasmedge [--prefix DIRECTORY] the shared libraries of the WasmEdge shim, built beside it, or
@@ -71,6 +78,8 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
         "chaos" => chaos::main(args),
         "programs" => programs::main(args),
         "wasi-testsuite" => wasi_testsuite::main(args),
+        "bench" => bench::main(args),
+        "compare" => compare::main(args),
         "tidy" => tidy::main(),
         "ci" => ci::main(),
         "setup" => setup::main(),

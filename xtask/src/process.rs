@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{PipeWriter, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -248,21 +248,47 @@ impl Process {
     }
 
     /// Waits for the end.
-    pub(crate) fn finish(mut self, deadline: Duration) -> Result<Finished> {
-        let end = Instant::now() + deadline;
-        let pidfd = rustix::process::pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
-        match wait_readable(&[PollFd::new(&pidfd.as_fd(), PollFlags::IN)], end)? {
-            Ready::Other => {}
-            Ready::Interrupt => return Err(interrupted()),
-            Ready::Nothing => {
-                return Err(error!(
-                    "`{}` has not ended within {deadline:?}; stdout {:?}, stderr {:?}",
-                    self.what,
-                    self.stdout.as_ref().map(Captured::text).unwrap_or_default(),
-                    self.stderr.as_ref().map(Captured::text).unwrap_or_default()
-                ));
-            }
+    pub(crate) fn finish(self, deadline: Duration) -> Result<Finished> {
+        self.await_end(deadline)?;
+        self.finished()
+    }
+
+    /// The same for a child that cleans up when it is asked to end: it has `grace` for that after
+    /// an interrupt, or when the deadline has passed.
+    pub(crate) fn finish_or_ask(self, deadline: Duration, grace: Duration) -> Result<Finished> {
+        if let Err(err) = self.await_end(deadline) {
+            self.signal(Signal::TERM)?;
+            let pidfd = self.pidfd()?;
+            let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+            // The interrupt stays readable, so it must not be waited for once more.
+            rustix::event::poll(&mut fds, Timespec::try_from(grace).ok().as_ref())?;
+            return Err(err);
         }
+        self.finished()
+    }
+
+    fn pidfd(&self) -> Result<OwnedFd> {
+        let pid = Pid::from_child(&self.child);
+        Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
+    }
+
+    fn await_end(&self, deadline: Duration) -> Result<()> {
+        let end = Instant::now() + deadline;
+        let pidfd = self.pidfd()?;
+        match wait_readable(&[PollFd::new(&pidfd, PollFlags::IN)], end)? {
+            Ready::Other => Ok(()),
+            Ready::Interrupt => Err(interrupted()),
+            Ready::Nothing => Err(error!(
+                "`{}` has not ended within {deadline:?}; stdout {:?}, stderr {:?}",
+                self.what,
+                self.stdout.as_ref().map(Captured::text).unwrap_or_default(),
+                self.stderr.as_ref().map(Captured::text).unwrap_or_default()
+            )),
+        }
+    }
+
+    /// How a child that has ended did so.
+    fn finished(mut self) -> Result<Finished> {
         let status = self.child.wait()?;
         Ok(Finished {
             what: self.what.clone(),

@@ -89,6 +89,11 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     })
 }
 
+/// CPython for WASI.
+pub(crate) fn python() -> Result<Vec<u8>> {
+    workload::PYTHON.read()
+}
+
 /// Runs the programs on the engines, or those of them whose names hold a text.
 pub(crate) fn run(shims: &Path, only: Option<&str>) -> Result<Tally> {
     println!("==> programs of others with containerd {}", Release::V2);

@@ -68,7 +68,7 @@ const RUNNO: Package = Package {
     sha256: "2c705588e566ddab868094689c20713d11dcb1cf4c4b4dcc27feb6148136bfcd",
 };
 
-const PYTHON: Binary = Binary {
+pub(super) const PYTHON: Binary = Binary {
     package: &SANDBOX,
     path: "bin/python.wasm",
     sha256: "e5dc5a398b07b54ea8fdb503bf68fb583d533f10ec3f930963e02b9505f7a763",

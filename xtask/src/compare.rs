@@ -1,0 +1,182 @@
+//! `cargo xtask compare`: the engines on the sample programs or on a program of the user's, as a
+//! table and as a page with plots.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use crate::cargo;
+use crate::debian;
+use crate::error::{Result, ensure, error};
+use crate::process::Process;
+use crate::wasmedge;
+
+const ENGINES: [&str; 4] = ["wasmtime", "wasmer", "wasmedge", "wasmi"];
+
+/// The one with shared libraries, which may not be had.
+const WASMEDGE: &str = "wasmedge";
+
+const PROGRAM: &str = "compare";
+
+/// A large program is compiled several times with each engine.
+const DEADLINE: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// How long it may take to clean up when it is interrupted.
+const GRACE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Options {
+    engines: Vec<String>,
+    output: PathBuf,
+    quick: bool,
+    /// A program of the user's and its arguments.
+    app: Option<(PathBuf, Vec<String>)>,
+}
+
+impl Options {
+    /// Options come before the program, because what follows it is its own.
+    fn parse(args: &[String]) -> Result<Self> {
+        let mut options = Self {
+            engines: Vec::new(),
+            output: "compare.html".into(),
+            quick: false,
+            app: None,
+        };
+        let mut args = args.iter();
+        while let Some(word) = args.next() {
+            let mut value = || args.next().ok_or_else(|| error!("{word} needs a value"));
+            match word.as_str() {
+                "--engine" => {
+                    let engine = value()?;
+                    ensure!(
+                        ENGINES.contains(&engine.as_str()),
+                        "there is no engine {engine}, but {}",
+                        ENGINES.join(", ")
+                    );
+                    options.engines.push(engine.clone());
+                }
+                "--output" => options.output = value()?.into(),
+                "--quick" => options.quick = true,
+                unknown if unknown.starts_with('-') => {
+                    return Err(error!(
+                        "compare does not know {unknown}, but --engine, --output and --quick, \
+                         before the program"
+                    ));
+                }
+                app => {
+                    options.app = Some((app.into(), args.by_ref().cloned().collect()));
+                }
+            }
+        }
+        if options.engines.is_empty() {
+            options.engines = ENGINES.map(str::to_owned).into();
+        }
+        Ok(options)
+    }
+}
+
+pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+    let options = Options::parse(args)?;
+    if let Some((app, _)) = &options.app {
+        // Before a long build, because the path may be mistyped.
+        ensure!(app.is_file(), "there is no {}", app.display());
+    }
+    debian::require_root("compare")?;
+    debian::install_missing()?;
+    println!("==> building the shims");
+    let shims = options.engines.iter().map(|engine| shim(engine));
+    let shims: Vec<String> = shims.collect();
+    let mut names: Vec<&str> = shims.iter().map(String::as_str).collect();
+    names.push(PROGRAM);
+    let built = cargo::build_binaries(&names)?;
+
+    let mut compare = Command::new(built.join(PROGRAM));
+    for engine in &options.engines {
+        let found = if engine == WASMEDGE {
+            wasmedge::build().map(drop)
+        } else {
+            Ok(())
+        };
+        match found {
+            Ok(()) => {
+                let path = built.join(shim(engine));
+                compare
+                    .arg("--engine")
+                    .arg(format!("{engine}={}", path.display()));
+            }
+            Err(reason) => {
+                compare.arg("--absent").arg(format!("{engine}={reason}"));
+            }
+        }
+    }
+    if let Some((app, words)) = &options.app {
+        compare.arg("--app").arg(app);
+        compare.args(words.iter().flat_map(|word| ["--app-arg", word]));
+    }
+    if options.quick {
+        compare.arg("--quick");
+    }
+    compare.arg("--output").arg(&options.output);
+    let line = ["cargo", "xtask", "compare"].map(str::to_owned);
+    compare
+        .arg("--command")
+        .arg([&line, args].concat().join(" "));
+    let finished = Process::spawn_as_is(compare)?.finish_or_ask(DEADLINE, GRACE)?;
+    ensure!(
+        finished.code == 0,
+        "the comparison ended with {}",
+        finished.code
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The name of an engine's executable.
+fn shim(engine: &str) -> String {
+    format!("containerd-shim-{engine}-v1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Options> {
+        let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();
+        Options::parse(&words)
+    }
+
+    #[test]
+    fn every_engine_is_compared_unless_some_are_named() {
+        assert_eq!(parse(&[]).unwrap().engines, ENGINES);
+        let some = parse(&["--engine", "wasmi", "--engine", "wasmer"]).unwrap();
+        assert_eq!(some.engines, ["wasmi", "wasmer"]);
+    }
+
+    #[test]
+    fn what_follows_the_program_is_its_own() {
+        let options = parse(&["--output", "x.html", "app.wasm", "--engine", "b"]).unwrap();
+        let words = ["--engine", "b"].map(str::to_owned).into();
+        assert_eq!(options.app, Some(("app.wasm".into(), words)));
+        assert_eq!(options.output, PathBuf::from("x.html"));
+        assert_eq!(options.engines, ENGINES);
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_named() {
+        for (words, name) in [
+            (&["--nonsense"][..], "--nonsense"),
+            (&["--engine"], "--engine"),
+            (&["--engine", "v8"], "v8"),
+            (&["--output"], "--output"),
+        ] {
+            let error = parse(words).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_engine_has_a_shim_that_is_built() {
+        for engine in ENGINES {
+            assert!(cargo::SHIMS.contains(&shim(engine).as_str()), "{engine}");
+        }
+    }
+}
