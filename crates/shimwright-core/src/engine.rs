@@ -56,7 +56,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Says whether this engine can run the workload, and if not, why.
     ///
     /// Launcher process; called before the sandbox is built, so that a refusal reaches the
-    /// client as the reason why `create` failed.
+    /// client as the reason why `create` failed. What was compiled earlier, and so accepted, is
+    /// given as [`Artifact::Precompiled`](crate::Artifact::Precompiled).
     ///
     /// # Errors
     ///
