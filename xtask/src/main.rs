@@ -10,6 +10,7 @@ mod ci;
 mod containerd;
 mod debian;
 mod demo;
+mod dist;
 mod docker;
 mod e2e;
 mod error;
@@ -19,6 +20,7 @@ mod network;
 mod process;
 mod programs;
 mod setup;
+mod sizes;
 mod test;
 mod tidy;
 mod wasi_testsuite;
@@ -44,6 +46,9 @@ usage: cargo xtask <command>
                                 tests as of WebAssembly/wasi-testsuite, the same engines (root)
   tidy                          check what compilers cannot
   ci                            format, lints, documentation, tidy, test (root)
+  dist DIRECTORY [--engine NAME]...
+                                the shims to install, smaller and slower to build: DIRECTORY/bin and
+                                DIRECTORY/lib
   wasmedge [--prefix DIRECTORY] the shared libraries of the WasmEdge shim, built beside it, or
                                 below DIRECTORY/lib
   wasmedge --test [ARGS]        the tests of that engine, with cargo's arguments
@@ -73,6 +78,7 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
         "wasi-testsuite" => wasi_testsuite::main(args),
         "tidy" => tidy::main(),
         "ci" => ci::main(),
+        "dist" => dist::main(args),
         "setup" => setup::main(),
         "wasmedge" => wasmedge::main(args),
         "help" | "--help" | "-h" => {

@@ -40,11 +40,11 @@ pub(super) fn sweep(directory: &Path, lock: &File, most: u64, keep: &str) -> io:
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         match name.split_once('.') {
-            Some((key, _)) if is_key(key) => {
-                // Whoever compiles holds the lock.
-                if sys::try_lock_byte(lock.as_fd(), lock_offset(key))? {
-                    remove(&entry.path())?;
-                }
+            // Whoever compiles holds the lock.
+            Some((key, _))
+                if is_key(key) && sys::try_lock_byte(lock.as_fd(), lock_offset(key))? =>
+            {
+                remove(&entry.path())?;
             }
             None if is_key(name) && name != keep => artifacts.extend(Used::of(&entry)),
             _ => {}

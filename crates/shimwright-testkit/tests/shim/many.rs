@@ -141,7 +141,8 @@ fn ten_thousand_containers_leave_a_shim_as_a_hundred_did() {
     };
     live_all(0..100);
     let held_after_hundred = held(pid);
-    // Its allocator takes longer to settle than its descriptors and threads do.
+    // The allocator takes longer to settle: it keeps up to seven freed pieces of each size, and the
+    // rarer sizes come slowly. What leaks 16 bytes for each container is beyond the bound.
     live_all(100..1_000);
     let after_thousand = memory(pid);
     live_all(1_000..10_000);
@@ -154,7 +155,7 @@ fn ten_thousand_containers_leave_a_shim_as_a_hundred_did() {
     let in_the_end = memory(pid);
     eprintln!("{after_thousand} KiB after 1,000 containers, {in_the_end} KiB after 10,000");
     assert!(
-        in_the_end <= after_thousand + 48,
+        in_the_end <= after_thousand + 128,
         "{after_thousand} KiB became {in_the_end} KiB"
     );
     finish(&containerd, &shim);
