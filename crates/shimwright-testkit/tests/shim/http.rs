@@ -285,6 +285,32 @@ fn no_more_requests_than_allowed_are_handled_at_once() {
     served.end();
 }
 
+/// Requests of several connections at once, all of which succeed.
+fn check_load(concurrency: &str) {
+    let served = serve(&[&format!("SHIMWRIGHT_HTTP_CONCURRENCY={concurrency}")]);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    assert_eq!(get(served.address, "/").unwrap().0, 200);
+                }
+            });
+        }
+    });
+    served.end();
+}
+
+#[test]
+fn more_clients_than_instances_are_all_answered() {
+    check_load("1");
+}
+
+/// So many instances fit into no address space, so each is made by itself.
+#[test]
+fn instances_that_fit_into_no_pool_are_all_answered() {
+    check_load("65535");
+}
+
 fn check_drained(signal: i32) {
     let served = serve(&[]);
     let answer = served.waiting();
