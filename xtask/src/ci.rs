@@ -8,6 +8,17 @@ use crate::error::Result;
 use crate::process;
 use crate::{test, tidy, wasmedge};
 
+/// Packages and features that are checked by themselves: everything else that is built here is
+/// built together, where a feature that one package forgets is there for another's sake.
+const ALONE: [&[&str]; 6] = [
+    &["-p", "shimwright-core"],
+    &["-p", "shimwright-wasmtime", "--no-default-features"],
+    &["-p", "shimwright"],
+    &["-p", "shimwright", "--features", "wasmtime"],
+    &["-p", "shimwright", "--features", "wasmer"],
+    &["-p", "shimwright", "--features", "wasmedge"],
+];
+
 pub(crate) fn main() -> Result<ExitCode> {
     debian::require_root("ci")?;
     debian::install_missing()?;
@@ -36,6 +47,13 @@ pub(crate) fn main() -> Result<ExitCode> {
     ];
     step("lints", cargo::cargo(&clippy))?;
     step("lints of what is linked to libwasmedge", wasmedge::lints()?)?;
+    for alone in ALONE {
+        let check = [&["check", "--release"], alone].concat();
+        step(
+            &format!("{} alone", alone[1..].join(" ")),
+            cargo::cargo(&check),
+        )?;
+    }
     let mut doc = cargo::cargo(&[
         "doc",
         "--release",

@@ -45,7 +45,7 @@ usage: cargo xtask <command>
   wasi-testsuite DIRECTORY... [--engine wasmtime|wasmer|wasmi] [--only TEXT] [--list]
                                 tests as of WebAssembly/wasi-testsuite, the same engines (root)
   tidy                          check what compilers cannot
-  ci                            format, lints, documentation, tidy, test (root)
+  ci                            format, lints, each crate alone, documentation, tidy, test (root)
   dist DIRECTORY [--engine NAME]...
                                 the shims to install, smaller and slower to build: DIRECTORY/bin and
                                 DIRECTORY/lib
