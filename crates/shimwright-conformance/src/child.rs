@@ -27,7 +27,10 @@ const STILL_RUNNING: Duration = Duration::from_millis(200);
 
 /// What a shim's runner process does: runs the guest and exits with its status.
 pub(crate) fn main(engine: &dyn Engine, run: &Run, beside: &Path) -> ExitCode {
-    let exit = workload(engine, run, beside).and_then(|workload| engine.run(&workload));
+    let exit = workload(engine, run, beside).and_then(|workload| {
+        shimwright_core::restrict_system_calls()?;
+        engine.run(&workload)
+    });
     let (status, reason) = match exit {
         Ok(Exit::Code(code)) => (Status::from_code(code), None),
         Ok(Exit::Trap(reason)) => (Status::TRAPPED, Some(reason)),

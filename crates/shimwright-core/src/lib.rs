@@ -51,6 +51,7 @@ mod service;
 mod shim;
 mod stdio;
 mod sys;
+mod syscalls;
 mod task;
 mod workload;
 
@@ -60,4 +61,5 @@ pub use engine::{BoxError, Engine, Exit, Options, Precompiler, Refusal};
 pub use exit::Status;
 pub use linear_memory::{LinearMemory, LinearMemoryExceeded};
 pub use shim::Shim;
+pub use syscalls::restrict_system_calls;
 pub use workload::{DEFAULT_FUNCTION, Preopen, Workload};

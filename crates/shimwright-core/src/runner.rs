@@ -15,7 +15,7 @@ use crate::error::{self, Context, Error};
 use crate::exit::Status;
 use crate::host::Host;
 use crate::workload::{Preopen, Workload};
-use crate::{linked, sys};
+use crate::{linked, sys, syscalls};
 
 /// What a runner is told: everything it needs for one run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -125,5 +125,6 @@ fn run(host: &Host, orders: Orders) -> Result<Exit, BoxError> {
         engine.load()?;
         linked::leave()?;
     }
+    syscalls::restrict_system_calls().context("filter the engine's system calls")?;
     engine.run(&workload)
 }
