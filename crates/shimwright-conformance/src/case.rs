@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use shimwright_core::{BoxError, DEFAULT_FUNCTION, Engine, Status};
+use shimwright_core::{BoxError, DEFAULT_FUNCTION, Engine, Limit, Status};
 use shimwright_guests::Guest;
 
 /// One behaviour.
@@ -45,6 +45,10 @@ pub(crate) struct Run {
     pub(crate) directory: Option<Directory>,
     /// In bytes.
     pub(crate) linear_memory: Option<u64>,
+    pub(crate) table_elements: Option<u64>,
+    pub(crate) instances: Option<u64>,
+    /// In bytes.
+    pub(crate) stack: Option<u64>,
     pub(crate) end: End,
     pub(crate) stdout: Text,
     pub(crate) stderr: Text,
@@ -128,6 +132,9 @@ impl Run {
             stdin: "",
             directory: None,
             linear_memory: None,
+            table_elements: None,
+            instances: None,
+            stack: None,
             end: End::Code(0),
             stdout: Text::Is(""),
             stderr: Text::Is(""),
@@ -167,6 +174,33 @@ impl Run {
     pub(crate) const fn linear_memory(mut self, most: u64) -> Self {
         self.linear_memory = Some(most);
         self
+    }
+
+    pub(crate) const fn table_elements(mut self, most: u64) -> Self {
+        self.table_elements = Some(most);
+        self
+    }
+
+    pub(crate) const fn instances(mut self, most: u64) -> Self {
+        self.instances = Some(most);
+        self
+    }
+
+    pub(crate) const fn stack(mut self, most: u64) -> Self {
+        self.stack = Some(most);
+        self
+    }
+
+    /// The limits that an engine has to keep.
+    pub(crate) fn limits(&self) -> impl Iterator<Item = Limit> {
+        let all = [
+            (self.linear_memory, Limit::LinearMemory),
+            (self.table_elements, Limit::TableElements),
+            (self.instances, Limit::Instances),
+            (self.stack, Limit::Stack),
+        ];
+        let set = all.into_iter().filter(|(most, _)| most.is_some());
+        set.map(|(_, limit)| limit)
     }
 
     pub(crate) const fn stdout(mut self, stdout: &'static str) -> Self {

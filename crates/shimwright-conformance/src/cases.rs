@@ -139,6 +139,40 @@ pub(crate) const CASES: &[Case] = &[
             .fails("but its limit is 65536"),
     ),
     run(
+        "table_elements_within_their_limit",
+        "A guest that needs no more elements in its tables than its limit does not notice it",
+        Run::guest(guest::TABLE).table_elements(1000),
+    ),
+    run(
+        "table_elements_trap_at_their_limit",
+        "Growing a table beyond the limit is a trap, and its reason names the limit",
+        Run::guest(guest::TABLE)
+            .table_elements(999)
+            .traps_with("but its limit is 999"),
+    ),
+    run(
+        "table_elements_to_begin_with",
+        "A module that begins with more is not run, and the reason names the limit",
+        Run::guest(guest::TABLE)
+            .table_elements(9)
+            .fails("but its limit is 9"),
+    ),
+    run(
+        "instances_of_a_component",
+        "A component of more core instances than its limit is not run",
+        Run::guest(guest::HELLO_COMPONENT).instances(1).fails("instance"),
+    ),
+    run(
+        "stack_within_its_limit",
+        "Calls that need less stack than the limit do not notice it",
+        Run::guest(guest::DEEP).stack(1 << 30),
+    ),
+    run(
+        "stack_traps_at_its_limit",
+        "Calls that need more are a trap, also where they would not be without the limit",
+        Run::guest(guest::DEEP).stack(1 << 16).traps(),
+    ),
+    run(
         "clocks_random",
         "Clocks run, sleeping takes time, and random bytes differ",
         Run::guest(guest::CLOCKS_RANDOM).stdout("fine\n"),

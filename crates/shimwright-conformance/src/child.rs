@@ -70,7 +70,10 @@ pub(crate) fn workload(
         .with_args(run.args.iter().copied())
         .with_env(run.env.iter().copied())
         .with_preopens(preopen)
-        .with_linear_memory(run.linear_memory))
+        .with_linear_memory(run.linear_memory)
+        .with_table_elements(run.table_elements)
+        .with_instances(run.instances)
+        .with_stack(run.stack))
 }
 
 /// Runs a case in a child process and says what is not as expected.

@@ -1,5 +1,6 @@
 //! What a WebAssembly guest is given of its container, decided here once for every engine.
 
+mod environment;
 mod limits;
 
 use oci_spec::runtime::{Mount, Process, Spec};
@@ -115,8 +116,15 @@ pub(crate) fn preopens() -> Vec<Preopen> {
     vec![Preopen::new("/", "/")]
 }
 
-/// The guest's environment. A variable without `=` has an empty value.
-pub(crate) fn env(process: &Process) -> Vec<(String, String)> {
+/// The guest's environment, of what its limits let it have.
+pub(crate) fn env(process: &Process, limits: &Limits) -> Vec<(String, String)> {
+    let mut variables = variables(process);
+    variables.retain(|(name, _)| limits.shows(name));
+    variables
+}
+
+/// The variables of a process. One without `=` has an empty value.
+fn variables(process: &Process) -> Vec<(String, String)> {
     process
         .env()
         .iter()
@@ -209,6 +217,6 @@ mod tests {
         process.set_env(Some(vec!["B=2=3".into(), "A=".into(), "C".into()]));
         let expected = [("B", "2=3"), ("A", ""), ("C", "")];
         let expected = expected.map(|(n, v)| (n.to_owned(), v.to_owned()));
-        assert_eq!(env(&process), expected);
+        assert_eq!(env(&process, &Limits::default()), expected);
     }
 }

@@ -1,6 +1,6 @@
 //! A custom engine: the wasmi interpreter, for modules that use WASI preview 1.
 
-use shimwright_core::{BoxError, Engine, Exit, Options, Workload};
+use shimwright_core::{BoxError, Engine, Exit, Limit, Options, Workload};
 use wasmi::{Linker, Module, Store};
 use wasmi_wasi::{Dir, WasiCtx, WasiCtxBuilder, add_to_linker, ambient_authority};
 
@@ -19,6 +19,11 @@ impl Wasmi {
 }
 
 impl Engine for Wasmi {
+    fn keeps(&self) -> &[Limit] {
+        // Its guests have no sockets to connect with, and nothing to look names up.
+        &[Limit::Outbound, Limit::NameLookup]
+    }
+
     fn run(&self, workload: &Workload) -> Result<Exit, BoxError> {
         let mut wasi = WasiCtxBuilder::new();
         wasi.args(workload.args())?
