@@ -43,12 +43,8 @@ pub(crate) struct Run {
     pub(crate) env: &'static [(&'static str, &'static str)],
     pub(crate) stdin: &'static str,
     pub(crate) directory: Option<Directory>,
-    /// In bytes.
-    pub(crate) linear_memory: Option<u64>,
-    pub(crate) table_elements: Option<u64>,
-    pub(crate) instances: Option<u64>,
-    /// In bytes.
-    pub(crate) stack: Option<u64>,
+    /// A limit that the engine has to keep, and how much it allows.
+    pub(crate) limit: Option<(Limit, u64)>,
     pub(crate) end: End,
     pub(crate) stdout: Text,
     pub(crate) stderr: Text,
@@ -131,10 +127,7 @@ impl Run {
             env: &[],
             stdin: "",
             directory: None,
-            linear_memory: None,
-            table_elements: None,
-            instances: None,
-            stack: None,
+            limit: None,
             end: End::Code(0),
             stdout: Text::Is(""),
             stderr: Text::Is(""),
@@ -171,36 +164,9 @@ impl Run {
         self
     }
 
-    pub(crate) const fn linear_memory(mut self, most: u64) -> Self {
-        self.linear_memory = Some(most);
+    pub(crate) const fn limit(mut self, limit: Limit, most: u64) -> Self {
+        self.limit = Some((limit, most));
         self
-    }
-
-    pub(crate) const fn table_elements(mut self, most: u64) -> Self {
-        self.table_elements = Some(most);
-        self
-    }
-
-    pub(crate) const fn instances(mut self, most: u64) -> Self {
-        self.instances = Some(most);
-        self
-    }
-
-    pub(crate) const fn stack(mut self, most: u64) -> Self {
-        self.stack = Some(most);
-        self
-    }
-
-    /// The limits that an engine has to keep.
-    pub(crate) fn limits(&self) -> impl Iterator<Item = Limit> {
-        let all = [
-            (self.linear_memory, Limit::LinearMemory),
-            (self.table_elements, Limit::TableElements),
-            (self.instances, Limit::Instances),
-            (self.stack, Limit::Stack),
-        ];
-        let set = all.into_iter().filter(|(most, _)| most.is_some());
-        set.map(|(_, limit)| limit)
     }
 
     pub(crate) const fn stdout(mut self, stdout: &'static str) -> Self {

@@ -223,8 +223,9 @@ impl Running<'_> {
         if run.form == Form::Precompiled && self.engine.precompiler().is_none() {
             return Ok(Some(NO_PRECOMPILER.to_owned()));
         }
-        let mut limits = run.limits();
-        if let Some(limit) = limits.find(|limit| !self.engine.keeps().contains(limit)) {
+        if let Some((limit, _)) = run.limit
+            && !self.engine.keeps().contains(&limit)
+        {
             return Ok(Some(format!("this engine cannot keep to {limit}")));
         }
         let as_wasm = Run {

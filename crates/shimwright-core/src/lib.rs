@@ -34,6 +34,9 @@ mod error;
 mod events;
 mod exit;
 mod figures;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod image;
 mod linear_memory;

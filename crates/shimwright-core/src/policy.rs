@@ -97,7 +97,10 @@ pub(crate) fn take_groups(spec: &mut Spec) -> Result<Vec<u32>, Error> {
     let on_node = |group: u32| {
         mappings.iter().find_map(|mapping| {
             let offset = group.checked_sub(mapping.container_id())?;
-            (offset < mapping.size()).then(|| mapping.host_id() + offset)
+            if offset >= mapping.size() {
+                return None;
+            }
+            mapping.host_id().checked_add(offset)
         })
     };
     groups
@@ -209,6 +212,9 @@ mod tests {
         let map = |size| format!(r#"[{{"containerID":0,"hostID":1000,"size":{size}}}]"#);
         assert_eq!(take_groups(&mut spec(&map(8))).unwrap(), [1000, 1007]);
         assert!(take_groups(&mut spec(&map(7))).is_err());
+        // Beyond the last id of the node.
+        let beyond = r#"[{"containerID":0,"hostID":4294967290,"size":10}]"#;
+        assert!(take_groups(&mut spec(beyond)).is_err());
     }
 
     #[test]

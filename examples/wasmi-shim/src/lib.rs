@@ -12,9 +12,8 @@ pub struct Wasmi {
 impl Wasmi {
     /// The engine, which has no options.
     pub fn new(_options: &Options) -> Result<Self, BoxError> {
-        Ok(Self {
-            engine: wasmi::Engine::default(),
-        })
+        let engine = wasmi::Engine::default();
+        Ok(Self { engine })
     }
 }
 
@@ -26,9 +25,8 @@ impl Engine for Wasmi {
 
     fn run(&self, workload: &Workload) -> Result<Exit, BoxError> {
         let mut wasi = WasiCtxBuilder::new();
-        wasi.args(workload.args())?
-            .envs(workload.env())?
-            .inherit_stdio();
+        wasi.inherit_stdio();
+        wasi.args(workload.args())?.envs(workload.env())?;
         for preopen in workload.preopens() {
             let directory = Dir::open_ambient_dir(preopen.host(), ambient_authority())?;
             wasi.preopened_dir(directory, preopen.guest())?;

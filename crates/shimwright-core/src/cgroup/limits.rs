@@ -423,6 +423,21 @@ fn current(directory: &Path, file: &str) -> u64 {
     text.trim().parse().unwrap_or(u64::MAX)
 }
 
+/// Plans what an update of limits writes, on both versions, see [`crate::fuzzing`].
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(resources: &LinuxResources) {
+    let directory = Path::new("/nowhere");
+    let plans = [
+        unified(directory, resources),
+        legacy(&Cgroups::everywhere(directory), resources),
+    ];
+    for write in plans.into_iter().flatten().flatten() {
+        // Only `unified` of the resources names files, and it must not lead out of the group.
+        assert_eq!(write.file.parent(), Some(directory), "{write:?}");
+        assert!(!write.name().is_empty() && write.name() != "..");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
