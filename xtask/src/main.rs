@@ -14,6 +14,7 @@ mod dist;
 mod docker;
 mod e2e;
 mod error;
+mod fuzz;
 mod image;
 mod leak;
 mod network;
@@ -40,6 +41,8 @@ usage: cargo xtask <command>
   e2e --methods                 print which of them shows each method of the Task service
   chaos [--seconds N] [--seed N] [--fault TEXT]
                                 faults in every step of a container's life, and what they leave (root)
+  fuzz [--seconds N] [--target NAME]
+                                the parsers of what others hand us, 10 seconds each, with cargo-fuzz
   programs [--only TEXT]        CPython, QuickJS, Ruby and others on every engine but WasmEdge (root)
   programs --markdown           print which of them runs on which engine
   wasi-testsuite DIRECTORY... [--engine wasmtime|wasmer|wasmi] [--only TEXT] [--list]
@@ -74,6 +77,7 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
         "test" => test::main(args),
         "e2e" => e2e::main(args),
         "chaos" => chaos::main(args),
+        "fuzz" => fuzz::main(args),
         "programs" => programs::main(args),
         "wasi-testsuite" => wasi_testsuite::main(args),
         "tidy" => tidy::main(),

@@ -618,3 +618,31 @@ pub(crate) fn hide_from_other_users() -> io::Result<()> {
         rustix::process::DumpableBehavior::NotDumpable,
     )?)
 }
+
+/// Has the kernel ask a program before each system call of this thread, for good. The process has
+/// to have `no_new_privs`, or a privilege.
+pub(crate) fn filter_system_calls(
+    program: &[libc::sock_filter],
+    flags: libc::c_ulong,
+) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(io::Error::other)?,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel copies as many instructions as there are, and writes to none of them.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const program,
+        )
+    };
+    match done {
+        0 => Ok(()),
+        failed if failed < 0 => Err(io::Error::last_os_error()),
+        thread => Err(io::Error::other(format!(
+            "thread {thread} has another filter"
+        ))),
+    }
+}

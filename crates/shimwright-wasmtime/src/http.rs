@@ -326,7 +326,7 @@ impl HandlerState for Instances {
             .context()
             .map_err(wasmtime::Error::from_boxed)?
             .build();
-        let mut store = Host::store(&self.engine, wasi, &self.view.memory);
+        let mut store = Host::store(&self.engine, wasi, &self.view.limits);
         let proxy = self.handler.instantiate_async(&mut store).await?;
         Ok(Instance {
             store,

@@ -23,7 +23,7 @@ use crate::host::Host;
 use crate::linked::Program;
 use crate::options::RuntimeOptions;
 use crate::policy::{self, Limits};
-use crate::runner::{self, Orders};
+use crate::runner::{self, EngineLimits, Orders};
 use crate::workload::{DEFAULT_FUNCTION, Workload};
 use crate::{compiler, node};
 
@@ -144,12 +144,19 @@ impl Programs<'_> {
         let orders = Orders {
             function: entrypoint.function,
             args: args.clone(),
-            env: policy::env(process),
+            env: policy::env(process, &limits),
             preopens: policy::preopens(),
             artifact: artifact.as_raw_fd(),
             precompiled: precompiled.map(Into::into),
             time_limit: limits.time_limit,
-            linear_memory: limits.linear_memory,
+            limits: EngineLimits {
+                linear_memory: limits.linear_memory,
+                table_elements: limits.table_elements,
+                instances: limits.instances,
+                stack: limits.stack,
+                outbound: limits.outbound.clone(),
+                name_lookup: limits.name_lookup(),
+            },
             options: self.options.engine.clone(),
         };
         let orders = orders.write()?;
@@ -257,11 +264,12 @@ impl Programs<'_> {
     ) -> Result<(), Error> {
         let workload = Workload::new(artifact).with_function(DEFAULT_FUNCTION);
         let accepted = engine.accepts(&workload);
-        let accepted = accepted.and_then(|()| match limits.linear_memory {
-            Some(_) if !engine.limits_linear_memory() => {
-                Err(Refusal::new("this engine cannot keep to linear_memory"))
+        let accepted = accepted.and_then(|()| {
+            let mut asked = limits.kept_by_the_engine();
+            match asked.find(|limit| !engine.keeps().contains(limit)) {
+                Some(limit) => Err(Refusal::new(format!("this engine cannot keep to {limit}"))),
+                None => Ok(()),
             }
-            _ => Ok(()),
         });
         accepted.map_err(|source| Error::Refused {
             engine: self.host.name,
