@@ -23,10 +23,12 @@ pub(crate) fn main() -> Result<ExitCode> {
     debian::require_root("ci")?;
     debian::install_missing()?;
     step("format", cargo::cargo(&["fmt", "--all", "--check"]))?;
-    // It is a workspace of its own, which `--all` does not reach.
+    // They are workspaces of their own, which `--all` does not reach.
+    for other in [cargo::CRI_CLIENT, cargo::FUZZ_TARGETS] {
+        let format = ["fmt", "--manifest-path", other, "--check"];
+        step(&format!("format of {other}"), cargo::cargo(&format))?;
+    }
     let client = ["--manifest-path", cargo::CRI_CLIENT];
-    let format = [&["fmt"][..], &client, &["--check"]].concat();
-    step("format of the CRI client", cargo::cargo(&format))?;
     let lint = [
         &["clippy", "--release"][..],
         &client,

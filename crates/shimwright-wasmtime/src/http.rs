@@ -34,9 +34,9 @@ use wasmtime_wasi_http::handler::{
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView};
 
 use crate::component::{self, Entry, Host};
-use crate::config;
 use crate::settings::Settings;
 use crate::wasi::{self, View};
+use crate::{config, limits};
 
 /// The most connections that are open at the same time; more wait in the kernel's queue. Each holds
 /// a descriptor, of which a container often has 1024.
@@ -113,7 +113,9 @@ pub(crate) fn serve(
 /// only now that it has been looked at.
 fn pooled(workload: &Workload, concurrency: u16) -> Result<(Engine, ProxyPre<Host>), BoxError> {
     let instances = u32::from(concurrency) + SPARE;
-    let engine = Engine::new(&config::for_serving(instances)?)?;
+    let mut config = config::for_serving(instances)?;
+    limits::limit_stack(&mut config, workload);
+    let engine = Engine::new(&config)?;
     let component = component::load(&engine, workload)?;
     match component::entry(&component, workload)? {
         Entry::Serve(handler) => Ok((engine, handler)),
