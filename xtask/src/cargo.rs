@@ -21,6 +21,9 @@ pub(crate) const SHIMS: [&str; 4] = [
 /// The workspace of the program that calls containerd as a kubelet does.
 pub(crate) const CRI_CLIENT: &str = "xtask/cri/Cargo.toml";
 
+/// The workspace of the targets for cargo-fuzz.
+pub(crate) const FUZZ_TARGETS: &str = "fuzz/Cargo.toml";
+
 /// The directory of the workspace's `Cargo.toml`.
 ///
 /// Asked for when run: clones may share a target directory, and cargo then runs the same

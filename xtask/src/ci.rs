@@ -8,14 +8,27 @@ use crate::error::Result;
 use crate::process;
 use crate::{test, tidy, wasmedge};
 
+/// Packages and features that are checked by themselves: everything else that is built here is
+/// built together, where a feature that one package forgets is there for another's sake.
+const ALONE: [&[&str]; 6] = [
+    &["-p", "shimwright-core"],
+    &["-p", "shimwright-wasmtime", "--no-default-features"],
+    &["-p", "shimwright"],
+    &["-p", "shimwright", "--features", "wasmtime"],
+    &["-p", "shimwright", "--features", "wasmer"],
+    &["-p", "shimwright", "--features", "wasmedge"],
+];
+
 pub(crate) fn main() -> Result<ExitCode> {
     debian::require_root("ci")?;
     debian::install_missing()?;
     step("format", cargo::cargo(&["fmt", "--all", "--check"]))?;
-    // It is a workspace of its own, which `--all` does not reach.
+    // They are workspaces of their own, which `--all` does not reach.
+    for other in [cargo::CRI_CLIENT, cargo::FUZZ_TARGETS] {
+        let format = ["fmt", "--manifest-path", other, "--check"];
+        step(&format!("format of {other}"), cargo::cargo(&format))?;
+    }
     let client = ["--manifest-path", cargo::CRI_CLIENT];
-    let format = [&["fmt"][..], &client, &["--check"]].concat();
-    step("format of the CRI client", cargo::cargo(&format))?;
     let lint = [
         &["clippy", "--release"][..],
         &client,
@@ -36,6 +49,13 @@ pub(crate) fn main() -> Result<ExitCode> {
     ];
     step("lints", cargo::cargo(&clippy))?;
     step("lints of what is linked to libwasmedge", wasmedge::lints()?)?;
+    for alone in ALONE {
+        let check = [&["check", "--release"], alone].concat();
+        step(
+            &format!("{} alone", alone[1..].join(" ")),
+            cargo::cargo(&check),
+        )?;
+    }
     let mut doc = cargo::cargo(&[
         "doc",
         "--release",

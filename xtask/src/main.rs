@@ -12,15 +12,18 @@ mod compare;
 mod containerd;
 mod debian;
 mod demo;
+mod dist;
 mod docker;
 mod e2e;
 mod error;
+mod fuzz;
 mod image;
 mod leak;
 mod network;
 mod process;
 mod programs;
 mod setup;
+mod sizes;
 mod test;
 mod tidy;
 mod wasi_testsuite;
@@ -40,6 +43,8 @@ usage: cargo xtask <command>
   e2e --methods                 print which of them shows each method of the Task service
   chaos [--seconds N] [--seed N] [--fault TEXT]
                                 faults in every step of a container's life, and what they leave (root)
+  fuzz [--seconds N] [--target NAME]
+                                the parsers of what others hand us, 10 seconds each, with cargo-fuzz
   programs [--only TEXT]        CPython, QuickJS, Ruby and others on every engine but WasmEdge (root)
   programs --markdown           print which of them runs on which engine
   wasi-testsuite DIRECTORY... [--engine wasmtime|wasmer|wasmi] [--only TEXT] [--list]
@@ -50,7 +55,10 @@ usage: cargo xtask <command>
   compare [--engine NAME]... [--output FILE] [--quick] [app.wasm [args...]]
                                 the engines on sample programs or on yours, with plots (root)
   tidy                          check what compilers cannot
-  ci                            format, lints, documentation, tidy, test (root)
+  ci                            format, lints, each crate alone, documentation, tidy, test (root)
+  dist DIRECTORY [--engine NAME]...
+                                the shims to install, smaller and slower to build: DIRECTORY/bin and
+                                DIRECTORY/lib
   wasmedge [--prefix DIRECTORY] the shared libraries of the WasmEdge shim, built beside it, or
                                 below DIRECTORY/lib
   wasmedge --test [ARGS]        the tests of that engine, with cargo's arguments
@@ -76,12 +84,14 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
         "test" => test::main(args),
         "e2e" => e2e::main(args),
         "chaos" => chaos::main(args),
+        "fuzz" => fuzz::main(args),
         "programs" => programs::main(args),
         "wasi-testsuite" => wasi_testsuite::main(args),
         "bench" => bench::main(args),
         "compare" => compare::main(args),
         "tidy" => tidy::main(),
         "ci" => ci::main(),
+        "dist" => dist::main(args),
         "setup" => setup::main(),
         "wasmedge" => wasmedge::main(args),
         "help" | "--help" | "-h" => {

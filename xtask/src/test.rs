@@ -15,6 +15,7 @@ use crate::error::{Result, ensure, error};
 use crate::leak;
 use crate::process::{self, Process};
 use crate::programs;
+use crate::sizes;
 use crate::wasmedge;
 
 /// For all tests without containerd, once they are built.
@@ -39,6 +40,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     wasmedge::build()?;
     if unit {
         println!("==> tests without containerd");
+        tally += sizes::check(&shims)?;
         tally += cargo_test(&shims)?;
         tally += chaos::test(&shims)?;
         tally += count(wasmedge::tests(&[])?)?;

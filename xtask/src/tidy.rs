@@ -154,11 +154,13 @@ fn metadata() -> Result<serde_json::Value> {
         serde_json::from_str(&text).context("read cargo's metadata")
     };
     let mut metadata = of("Cargo.toml")?;
-    let client = of(cargo::CRI_CLIENT)?["packages"].take();
-    if let (Some(all), serde_json::Value::Array(client)) =
-        (metadata["packages"].as_array_mut(), client)
-    {
-        all.extend(client);
+    for other in [cargo::CRI_CLIENT, cargo::FUZZ_TARGETS] {
+        let packages = of(other)?["packages"].take();
+        if let (Some(all), serde_json::Value::Array(packages)) =
+            (metadata["packages"].as_array_mut(), packages)
+        {
+            all.extend(packages);
+        }
     }
     Ok(metadata)
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use shimwright_core::{BoxError, DEFAULT_FUNCTION, Engine, Status};
+use shimwright_core::{BoxError, DEFAULT_FUNCTION, Engine, Limit, Status};
 use shimwright_guests::Guest;
 
 /// One behaviour.
@@ -43,8 +43,8 @@ pub(crate) struct Run {
     pub(crate) env: &'static [(&'static str, &'static str)],
     pub(crate) stdin: &'static str,
     pub(crate) directory: Option<Directory>,
-    /// In bytes.
-    pub(crate) linear_memory: Option<u64>,
+    /// A limit that the engine has to keep, and how much it allows.
+    pub(crate) limit: Option<(Limit, u64)>,
     pub(crate) end: End,
     pub(crate) stdout: Text,
     pub(crate) stderr: Text,
@@ -127,7 +127,7 @@ impl Run {
             env: &[],
             stdin: "",
             directory: None,
-            linear_memory: None,
+            limit: None,
             end: End::Code(0),
             stdout: Text::Is(""),
             stderr: Text::Is(""),
@@ -164,8 +164,8 @@ impl Run {
         self
     }
 
-    pub(crate) const fn linear_memory(mut self, most: u64) -> Self {
-        self.linear_memory = Some(most);
+    pub(crate) const fn limit(mut self, limit: Limit, most: u64) -> Self {
+        self.limit = Some((limit, most));
         self
     }
 

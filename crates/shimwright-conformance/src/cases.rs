@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use shimwright_core::{BoxError, Engine, Kind, Wasm};
+use shimwright_core::{BoxError, Engine, Kind, Limit, Wasm};
 use shimwright_guests as guest;
 
 use crate::case::{Answer, Case, Check, Directory, Run};
@@ -113,7 +113,7 @@ pub(crate) const CASES: &[Case] = &[
         "A guest that needs less than its limit of linear memory does not notice it",
         Run::guest(guest::MEMORY)
             .args(&["guest", "3"])
-            .linear_memory(8 << 20)
+            .limit(Limit::LinearMemory, 8 << 20)
             .stdout("touched\n"),
     ),
     run(
@@ -121,22 +121,58 @@ pub(crate) const CASES: &[Case] = &[
         "Growing beyond the limit is a trap, and its reason names the limit",
         Run::guest(guest::MEMORY)
             .args(&["guest", "64"])
-            .linear_memory(8 << 20)
+            .limit(Limit::LinearMemory, 8 << 20)
             .traps_with("but its limit is 8388608"),
     ),
     run(
         "linear_memory_to_begin_with",
         "A module that begins with more than the limit is not run, and the reason names the limit",
         Run::guest(guest::MEMORY)
-            .linear_memory(1 << 16)
+            .limit(Limit::LinearMemory, 1 << 16)
             .fails("but its limit is 65536"),
     ),
     run(
         "linear_memory_of_a_component",
         "The same for a component",
         Run::guest(guest::HELLO_COMPONENT)
-            .linear_memory(1 << 16)
+            .limit(Limit::LinearMemory, 1 << 16)
             .fails("but its limit is 65536"),
+    ),
+    run(
+        "table_elements_within_their_limit",
+        "A guest that needs no more elements in its tables than its limit does not notice it",
+        Run::guest(guest::TABLE).limit(Limit::TableElements, 1000),
+    ),
+    run(
+        "table_elements_trap_at_their_limit",
+        "Growing a table beyond the limit is a trap, and its reason names the limit",
+        Run::guest(guest::TABLE)
+            .limit(Limit::TableElements, 999)
+            .traps_with("but its limit is 999"),
+    ),
+    run(
+        "table_elements_to_begin_with",
+        "A module that begins with more is not run, and the reason names the limit",
+        Run::guest(guest::TABLE)
+            .limit(Limit::TableElements, 9)
+            .fails("but its limit is 9"),
+    ),
+    run(
+        "instances_of_a_component",
+        "A component of more core instances than its limit is not run",
+        Run::guest(guest::HELLO_COMPONENT)
+            .limit(Limit::Instances, 1)
+            .fails("instance"),
+    ),
+    run(
+        "stack_within_its_limit",
+        "Calls that need less stack than the limit do not notice it",
+        Run::guest(guest::DEEP).limit(Limit::Stack, 1 << 30),
+    ),
+    run(
+        "stack_traps_at_its_limit",
+        "Calls that need more are a trap, also where they would not be without the limit",
+        Run::guest(guest::DEEP).limit(Limit::Stack, 1 << 16).traps(),
     ),
     run(
         "clocks_random",

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use shimwright_core::{
-    Artifact, BoxError, Engine, Exit, Precompiled, Preopen, Status, Wasm, Workload,
+    Artifact, BoxError, Engine, Exit, Limit, Precompiled, Preopen, Status, Wasm, Workload,
 };
 
 use crate::case::{End, Form, Run};
@@ -27,7 +27,10 @@ const STILL_RUNNING: Duration = Duration::from_millis(200);
 
 /// What a shim's runner process does: runs the guest and exits with its status.
 pub(crate) fn main(engine: &dyn Engine, run: &Run, beside: &Path) -> ExitCode {
-    let exit = workload(engine, run, beside).and_then(|workload| engine.run(&workload));
+    let exit = workload(engine, run, beside).and_then(|workload| {
+        shimwright_core::restrict_system_calls()?;
+        engine.run(&workload)
+    });
     let (status, reason) = match exit {
         Ok(Exit::Code(code)) => (Status::from_code(code), None),
         Ok(Exit::Trap(reason)) => (Status::TRAPPED, Some(reason)),
@@ -62,12 +65,19 @@ pub(crate) fn workload(
     let preopen = run
         .directory
         .map(|_| Preopen::new(beside.join("data"), "/data"));
-    Ok(Workload::new(artifact)
+    let workload = Workload::new(artifact)
         .with_function(run.function)
         .with_args(run.args.iter().copied())
         .with_env(run.env.iter().copied())
-        .with_preopens(preopen)
-        .with_linear_memory(run.linear_memory))
+        .with_preopens(preopen);
+    Ok(match run.limit {
+        None => workload,
+        Some((Limit::LinearMemory, most)) => workload.with_linear_memory(Some(most)),
+        Some((Limit::TableElements, most)) => workload.with_table_elements(Some(most)),
+        Some((Limit::Instances, most)) => workload.with_instances(Some(most)),
+        Some((Limit::Stack, most)) => workload.with_stack(Some(most)),
+        Some((other, _)) => return Err(format!("{other} is no number").into()),
+    })
 }
 
 /// Runs a case in a child process and says what is not as expected.

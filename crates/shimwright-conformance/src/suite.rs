@@ -223,8 +223,10 @@ impl Running<'_> {
         if run.form == Form::Precompiled && self.engine.precompiler().is_none() {
             return Ok(Some(NO_PRECOMPILER.to_owned()));
         }
-        if run.linear_memory.is_some() && !self.engine.limits_linear_memory() {
-            return Ok(Some(NO_LIMIT.to_owned()));
+        if let Some((limit, _)) = run.limit
+            && !self.engine.keeps().contains(&limit)
+        {
+            return Ok(Some(format!("this engine cannot keep to {limit}")));
         }
         let as_wasm = Run {
             form: Form::Wasm,
@@ -264,7 +266,6 @@ impl Running<'_> {
 }
 
 const NO_PRECOMPILER: &str = "this engine has no precompiler";
-const NO_LIMIT: &str = "this engine cannot keep to a limit of linear memory";
 
 #[cfg(test)]
 mod tests {

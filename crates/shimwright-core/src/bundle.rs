@@ -72,10 +72,7 @@ impl Bundle {
 
     /// Reads what an earlier process recorded; `None` if there is no record that can be read.
     pub(crate) fn record(&self) -> Option<Record> {
-        let bytes = read_bounded(&self.private().join("record.json")).ok()?;
-        serde_json::from_slice(&bytes)
-            .ok()
-            .filter(|record: &Record| record.version == VERSION)
+        Record::parse(&read_bounded(&self.private().join("record.json")).ok()?)
     }
 
     /// Replaces the record atomically.
@@ -141,6 +138,11 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let record: Self = serde_json::from_slice(bytes).ok()?;
+        (record.version == VERSION).then_some(record)
+    }
+
     pub(crate) fn new(id: &str) -> Self {
         Self {
             version: VERSION,
@@ -240,6 +242,22 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     Ok(content)
+}
+
+/// Reads what an earlier process has recorded, and about that process, see [`crate::fuzzing`].
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    if let Some(record) = Record::parse(bytes) {
+        let text = serde_json::to_vec(&record).expect("what was read can be written");
+        let again = Record::parse(&text).expect("what was written can be read");
+        assert_eq!((again.id, again.cgroups), (record.id, record.cgroups));
+    }
+    // A logger's process is in a file of its own.
+    let _ = serde_json::from_slice::<Init>(bytes);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        parse_start_time(text);
+        let _ = validate_id(text);
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,9 @@
 //! One directory per key, named after all that the native code depends on; in it one file, named
 //! after the digest of its content. Both are made aside and renamed into place.
 
+mod digests;
+mod eviction;
+
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
@@ -10,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::digests::Root;
+
+use self::digests::Digests;
 use crate::error::{Context, Error};
 use crate::sys::{self, Mapping};
 
@@ -26,6 +32,7 @@ pub(crate) type Hex = String;
 #[derive(Debug)]
 pub(crate) struct Cache {
     directory: PathBuf,
+    digests: Digests,
 }
 
 impl Cache {
@@ -45,7 +52,8 @@ impl Cache {
             .recursive(true)
             .create(directory.join("empty"))
             .with_context(cannot_make)?;
-        let cache = Self { directory };
+        let digests = Digests::new(directory.join("digests"));
+        let cache = Self { directory, digests };
         cache.check_owner()?;
         Ok(cache)
     }
@@ -70,33 +78,44 @@ impl Cache {
         self.directory.join("empty")
     }
 
+    /// The digest of a file; a large one that has not changed since the last time is not read.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub(crate) fn digest(&self, file: &File, root: Root<'_>) -> Result<Hex, Error> {
+        let digest = self.digests.of(file, Some(root));
+        digest.context("read the module")
+    }
+
     /// Finds an artifact whose content is what was stored.
     ///
     /// One that is damaged is removed, so it is compiled again.
     pub(crate) fn find(&self, key: &str) -> Result<Option<File>, Error> {
         let place = self.directory.join(key);
-        match self.verified(&place) {
-            Ok(found) => Ok(found),
-            Err(error) => {
-                tracing::warn!(%error, path = %place.display(), "removing a damaged artifact");
-                std::fs::remove_dir_all(&place)
-                    .with_context(|| format!("remove {}", place.display()))?;
-                Ok(None)
+        let damage = match self.verified(&place) {
+            Ok(found) => {
+                eviction::touch(&place);
+                return Ok(Some(found));
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => error,
+        };
+        tracing::warn!(error = %damage, path = %place.display(), "removing a damaged artifact");
+        match std::fs::remove_dir_all(&place) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("remove {}", place.display()))
+            }
+            _ => Ok(None),
         }
     }
 
-    fn verified(&self, place: &Path) -> io::Result<Option<File>> {
-        let mut entries = match std::fs::read_dir(place) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
+    fn verified(&self, place: &Path) -> io::Result<File> {
+        let mut entries = std::fs::read_dir(place)?;
         let entry = entries.next().ok_or(io::ErrorKind::InvalidData)??;
         let file = File::open(entry.path())?;
-        let digest = digest(Mapping::of_file(file.as_fd())?.as_ref());
-        if entry.file_name().to_str() == Some(digest.as_str()) {
-            return Ok(Some(file));
+        if entry.file_name().to_str() == Some(self.digests.of(&file, None)?.as_str()) {
+            return Ok(file);
         }
         Err(io::Error::new(
             io::ErrorKind::InvalidData,
@@ -115,12 +134,7 @@ impl Cache {
         if let Some(found) = self.find(key)? {
             return Ok(found);
         }
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(self.directory.join("lock"))
-            .context("open the cache's lock")?;
+        let lock = self.lock_file()?;
         sys::lock_byte(lock.as_fd(), lock_offset(key)).context("lock the cache")?;
         if let Some(found) = self.find(key)? {
             return Ok(found);
@@ -131,6 +145,32 @@ impl Cache {
             let _ = std::fs::remove_dir_all(&aside);
         }
         stored
+    }
+
+    /// Makes room, once `keep` has been stored: at most `most` bytes of artifacts remain, but
+    /// `keep` does in any case.
+    ///
+    /// # Errors
+    ///
+    /// What could not be removed.
+    pub(crate) fn sweep(&self, most: u64, keep: &str) -> Result<(), Error> {
+        let lock = self.lock_file()?;
+        let gone = eviction::sweep(&self.directory, &lock, most, keep)
+            .and_then(|gone| self.digests.sweep().map(|()| gone))
+            .with_context(|| format!("make room in the cache {}", self.directory.display()))?;
+        if gone > 0 {
+            tracing::info!(gone, most, "the cache was full");
+        }
+        Ok(())
+    }
+
+    fn lock_file(&self) -> Result<File, Error> {
+        File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.directory.join("lock"))
+            .context("open the cache's lock")
     }
 
     fn compile_aside(
@@ -285,6 +325,53 @@ mod tests {
             names.iter().all(|name| name == "empty" || name == "lock"),
             "{names:?}"
         );
+    }
+
+    /// Stores ten bytes under this letter, as used so many minutes ago.
+    fn store(cache: &Cache, letter: &str, minutes: u64) -> Hex {
+        let key = key("e", "f", letter);
+        cache.find_or_compile(&key, write("10 bytes..")).unwrap();
+        let used = std::time::SystemTime::now() - std::time::Duration::from_secs(60 * minutes);
+        let place = File::open(cache.directory.join(&key)).unwrap();
+        place.set_modified(used).unwrap();
+        key
+    }
+
+    fn is_there(cache: &Cache, key: &str) -> bool {
+        cache.directory.join(key).exists()
+    }
+
+    #[test]
+    fn what_was_used_least_recently_goes_first() {
+        let (_directory, cache) = cache();
+        let [old, older, new] = [("a", 200), ("b", 300), ("c", 0)]
+            .map(|(letter, minutes)| store(&cache, letter, minutes));
+        cache.sweep(30, &new).unwrap();
+        assert!(is_there(&cache, &older));
+        // Using it is noted.
+        cache.find(&older).unwrap().unwrap();
+        cache.sweep(20, &new).unwrap();
+        assert!(!is_there(&cache, &old) && is_there(&cache, &older) && is_there(&cache, &new));
+        // What has just been stored stays, however large it is.
+        cache.sweep(5, &new).unwrap();
+        assert!(!is_there(&cache, &older) && is_there(&cache, &new));
+        assert!(cache.find(&old).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_a_killed_compilation_left_is_removed_but_not_one_that_goes_on() {
+        let (_directory, cache) = cache();
+        let [left, compiling] = ["a", "b"].map(|letter| key("e", "f", letter));
+        let aside = |key: &str| cache.directory.join(format!("{key}.1"));
+        std::fs::create_dir(aside(&left)).unwrap();
+        std::fs::create_dir(aside(&compiling)).unwrap();
+        let lock = cache.lock_file().unwrap();
+        sys::lock_byte(lock.as_fd(), lock_offset(&compiling)).unwrap();
+        cache.sweep(u64::MAX, &store(&cache, "c", 0)).unwrap();
+        assert!(!aside(&left).exists() && aside(&compiling).exists());
+        drop(lock);
+        cache.sweep(u64::MAX, "").unwrap();
+        assert!(!aside(&compiling).exists());
     }
 
     #[test]

@@ -225,6 +225,16 @@ impl Cgroups {
         Self { directories }
     }
 
+    /// The groups of a test: one directory for every controller of version 1.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn everywhere(directory: &Path) -> Self {
+        let directories = CONTROLLERS.iter();
+        let directories = directories.map(|name| ((*name).to_owned(), directory.to_owned()));
+        Self {
+            directories: directories.collect(),
+        }
+    }
+
     /// The groups of a test: one directory for one controller.
     #[cfg(test)]
     pub(crate) fn of_one(name: &str, directory: &Path) -> Self {
@@ -458,6 +468,14 @@ fn remove_tree(directory: &Path, deadline: Instant) -> io::Result<()> {
             _ => return Err(error),
         }
     }
+}
+
+/// Reads files that say which groups there are, see [`crate::fuzzing`].
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(mountinfo: &str, membership: &str) {
+    let hierarchies = Hierarchies::parse(mountinfo);
+    hierarchies.directories(membership);
+    Table::parse(membership);
 }
 
 #[cfg(test)]

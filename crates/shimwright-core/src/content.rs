@@ -14,7 +14,8 @@ use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::services::v1::{GetContainerRequest, GetImageRequest, ReadContentRequest};
 use containerd_client::tonic::transport::Channel;
 use containerd_client::tonic::{Request, metadata::MetadataValue};
-use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
+use oci_spec::image::{ImageIndex, ImageManifest, MediaType};
+use serde::{Deserialize, Serialize};
 
 use crate::engine::BoxError;
 use crate::error;
@@ -24,6 +25,10 @@ use crate::{cache, image, role, sys};
 const MAX_MANIFEST: i64 = 8 << 20;
 /// The largest WebAssembly layer that is read, in bytes.
 const MAX_LAYER: i64 = 1 << 30;
+/// The length of a WebAssembly binary's preamble, in bytes.
+const PREAMBLE: i64 = 8;
+/// The size that stands for all of some content.
+const ALL: i64 = 0;
 
 /// Where a container's image is found.
 #[derive(Clone, Debug)]
@@ -35,51 +40,91 @@ pub(crate) struct Store {
 }
 
 /// The WebAssembly layer of a container's image.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Layer {
-    /// The layer's content, which nobody can change.
-    pub(crate) wasm: File,
+    /// Its digest, as the OCI image spec writes it.
+    digest: String,
+    /// Its first eight bytes, or all if there are fewer.
+    pub(crate) preamble: Vec<u8>,
+}
+
+impl Layer {
     /// Its SHA-256 digest.
-    pub(crate) digest: cache::Hex,
+    ///
+    /// # Errors
+    ///
+    /// That it has a digest of another kind.
+    pub(crate) fn digest(&self) -> Result<&str, BoxError> {
+        let digest = self.digest.strip_prefix("sha256:");
+        digest.ok_or_else(|| format!("{} is no SHA-256 digest", self.digest).into())
+    }
 }
 
 impl Store {
-    /// Fetches the WebAssembly layer of the image that container `id` was made from; `None` if
-    /// the image has no such layer or the container no image.
+    /// Finds the WebAssembly layer of the image that container `id` was made from; `None` if the
+    /// image has no such layer or the container no image.
     ///
-    /// Launcher process.
+    /// Launcher process. The layer itself is not read: native code may be there for it.
     ///
     /// # Errors
     ///
     /// The fetcher's reason.
     pub(crate) fn layer(&self, id: &str) -> Result<Option<Layer>, BoxError> {
-        let mut wasm = sys::sealable_memfd(c"layer")?;
+        let found = self.ask(FIND, id)?;
+        Ok(serde_json::from_reader(io::BufReader::new(found))?)
+    }
+
+    /// Fetches a layer into memory that nobody can change.
+    ///
+    /// Launcher process.
+    ///
+    /// # Errors
+    ///
+    /// The fetcher's reason; also that the content is not what its digest says.
+    pub(crate) fn fetch(&self, layer: &Layer) -> Result<File, BoxError> {
+        self.ask(FETCH, &layer.digest)
+    }
+
+    /// Runs a fetcher and returns what it has written.
+    fn ask(&self, what: &str, about: &str) -> Result<File, BoxError> {
+        let mut answer = sys::sealable_memfd(c"layer")?;
         let mut command = role::command(Command::new("/proc/self/exe"), role::FETCHER);
         command
-            .args([&self.address, &self.namespace, id])
+            .args([&self.address, &self.namespace, what, about])
             .stdin(Stdio::null())
-            .stdout(wasm.try_clone()?);
+            .stdout(answer.try_clone()?);
         role::run(command)??;
-        if wasm.metadata()?.len() == 0 {
-            return Ok(None);
-        }
-        wasm.rewind()?;
-        sys::seal(&wasm)?;
-        let digest = cache::digest(sys::Mapping::of_file(wasm.as_fd())?.as_ref());
-        Ok(Some(Layer { wasm, digest }))
+        answer.rewind()?;
+        sys::seal(&answer)?;
+        Ok(answer)
     }
 }
 
-/// The fetcher's whole life: writes the layer to standard output, or nothing if there is none.
+/// What a fetcher is asked for: which layer a container's image has, as JSON, or the layer itself.
+const FIND: &str = "find";
+const FETCH: &str = "fetch";
+
+/// The fetcher's whole life: writes the answer to standard output.
 pub(crate) fn main(mut args: impl Iterator<Item = String>) -> ExitCode {
     let mut argument = || args.next().unwrap_or_default();
-    let (address, namespace, id) = (argument(), argument(), argument());
+    let (address, namespace, what, about) = (argument(), argument(), argument(), argument());
     let fetched = || -> Result<(), BoxError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let store = Store { address, namespace };
-        runtime.block_on(async { Connection::open(&store).await?.layer(&id).await })
+        let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        runtime.block_on(async {
+            let connection = Connection::open(&store).await?;
+            match what.as_str() {
+                FIND => Ok(serde_json::to_writer(
+                    output,
+                    &connection.layer(&about).await?,
+                )?),
+                FETCH => connection.fetch(&about, &mut output).await,
+                _ => Err("a fetcher is the shim's business".into()),
+            }
+        })
     };
     match fetched() {
         Ok(()) => ExitCode::SUCCESS,
@@ -120,14 +165,14 @@ impl<'a> Connection<'a> {
         Ok(request)
     }
 
-    async fn layer(&self, id: &str) -> Result<(), BoxError> {
+    async fn layer(&self, id: &str) -> Result<Option<Layer>, BoxError> {
         let request = self.request(GetContainerRequest { id: id.to_owned() })?;
         let answer = ContainersClient::new(self.channel.clone())
             .get(request)
             .await?;
         let name = answer.into_inner().container.unwrap_or_default().image;
         if name.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let request = self.request(GetImageRequest { name })?;
         let answer = ImagesClient::new(self.channel.clone()).get(request).await?;
@@ -146,34 +191,46 @@ impl<'a> Connection<'a> {
             }
         }
         let manifest: ImageManifest = self.manifest(&digest).await?;
-        match image::layer(&manifest) {
-            Some(layer) => self.fetch(layer).await,
-            None => Ok(()),
+        let Some(layer) = image::layer(&manifest) else {
+            return Ok(None);
+        };
+        let digest = layer.digest().to_string();
+        // A range beyond the content's end is an error.
+        let size = i64::try_from(layer.size())?.min(PREAMBLE);
+        let mut preamble = Vec::new();
+        if size > 0 {
+            self.read(&digest, size, PREAMBLE, &mut preamble).await?;
         }
+        Ok(Some(Layer { digest, preamble }))
     }
 
     async fn manifest<T: serde::de::DeserializeOwned>(&self, digest: &str) -> Result<T, BoxError> {
         let mut content = Vec::new();
-        self.read(digest, MAX_MANIFEST, &mut content).await?;
+        self.read(digest, ALL, MAX_MANIFEST, &mut content).await?;
         check(digest, &cache::digest(&content))?;
         Ok(serde_json::from_slice(&content)?)
     }
 
-    async fn fetch(&self, layer: &Descriptor) -> Result<(), BoxError> {
-        let digest = layer.digest().to_string();
-        let mut wasm = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        self.read(&digest, MAX_LAYER, &mut wasm).await?;
+    async fn fetch(&self, digest: &str, wasm: &mut File) -> Result<(), BoxError> {
+        self.read(digest, ALL, MAX_LAYER, wasm).await?;
         check(
-            &digest,
+            digest,
             &cache::digest(sys::Mapping::of_file(wasm.as_fd())?.as_ref()),
         )
     }
 
-    async fn read(&self, digest: &str, most: i64, to: &mut impl Write) -> Result<(), BoxError> {
+    /// Reads the first `size` bytes of some content, of which there may be `most`.
+    async fn read(
+        &self,
+        digest: &str,
+        size: i64,
+        most: i64,
+        to: &mut impl Write,
+    ) -> Result<(), BoxError> {
         let message = ReadContentRequest {
             digest: digest.to_owned(),
             offset: 0,
-            size: 0,
+            size,
         };
         let request = self.request(message)?;
         let answer = ContentClient::new(self.channel.clone())

@@ -2,6 +2,7 @@
 
 use serde::de::DeserializeOwned;
 use std::cell::Cell;
+use std::fmt::{self, Display};
 
 use crate::artifact::Kind;
 use crate::workload::Workload;
@@ -18,7 +19,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// | process | lives | calls |
 /// | --- | --- | --- |
-/// | launcher | while one container is created | [`accepts`](Engine::accepts), [`limits_linear_memory`](Engine::limits_linear_memory), [`precompiler`](Engine::precompiler), [`Precompiler::fingerprint`] |
+/// | launcher | while one container is created | [`accepts`](Engine::accepts), [`keeps`](Engine::keeps), [`precompiler`](Engine::precompiler), [`Precompiler::fingerprint`] |
 /// | compiler | while one artifact is compiled | [`Precompiler::precompile`] |
 /// | runner | as long as the guest; the container's PID 1 | [`load`](Engine::load), [`run`](Engine::run) |
 ///
@@ -56,7 +57,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Says whether this engine can run the workload, and if not, why.
     ///
     /// Launcher process; called before the sandbox is built, so that a refusal reaches the
-    /// client as the reason why `create` failed.
+    /// client as the reason why `create` failed. What was compiled earlier, and so accepted, is
+    /// given as [`Artifact::Precompiled`](crate::Artifact::Precompiled).
     ///
     /// # Errors
     ///
@@ -66,12 +68,13 @@ pub trait Engine: Send + Sync + 'static {
         workload.artifact().require(Kind::Module)
     }
 
-    /// Whether [`run`](Engine::run) holds a guest to [`Workload::linear_memory`].
+    /// The limits that [`run`](Engine::run) holds a guest to, if its workload has them.
     ///
-    /// Launcher process. By default it does not, and a container whose linear memory is limited
-    /// is refused: a limit that nobody keeps must not be taken for one.
-    fn limits_linear_memory(&self) -> bool {
-        false
+    /// Launcher process. By default there are none, and a container with one of them is refused: a
+    /// limit that nobody keeps must not be taken for one. An engine that does not have what is
+    /// limited at all, such as sockets, keeps its limit.
+    fn keeps(&self) -> &[Limit] {
+        &[]
     }
 
     /// The ahead-of-time compiler, for engines whose output can be stored and loaded again.
@@ -100,6 +103,38 @@ pub trait Precompiler {
     ///
     /// The reason why `create` fails, such as an invalid module.
     fn precompile(&self, wasm: &[u8]) -> Result<Vec<u8>, BoxError>;
+}
+
+/// A limit of a guest that only its engine can keep. All others are the kernel's or core's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// [`Workload::linear_memory`].
+    LinearMemory,
+    /// [`Workload::table_elements`].
+    TableElements,
+    /// [`Workload::instances`].
+    Instances,
+    /// [`Workload::stack`].
+    Stack,
+    /// [`Workload::outbound`].
+    Outbound,
+    /// [`Workload::name_lookup`].
+    NameLookup,
+}
+
+/// The key by which the limit is set.
+impl Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LinearMemory => "linear_memory",
+            Self::TableElements => "table_elements",
+            Self::Instances => "instances",
+            Self::Stack => "stack",
+            Self::Outbound => "outbound",
+            Self::NameLookup => "name_lookup",
+        })
+    }
 }
 
 /// How a workload ended.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use containerd_shim_protos::protobuf::{MessageField, MessageFull};
+use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim::events::ForwardRequest;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
@@ -43,13 +43,13 @@ impl Events {
     }
 
     /// Puts an event at the end of the queue. Never waits.
-    pub(crate) fn publish<M: MessageFull>(&self, topic: &str, event: &M) {
+    pub(crate) fn publish<M: Message>(&self, topic: &str, event: &M) {
         self.publish_at_most(usize::MAX, topic, event);
     }
 
     /// The same, unless as many equal events wait to be delivered: for what can happen to a task
     /// any number of times.
-    pub(crate) fn publish_at_most<M: MessageFull>(&self, most: usize, topic: &str, event: &M) {
+    pub(crate) fn publish_at_most<M: Message>(&self, most: usize, topic: &str, event: &M) {
         let value = match event.write_to_bytes() {
             Ok(value) => value,
             Err(error) => {
@@ -58,8 +58,7 @@ impl Events {
             }
         };
         let any = Any {
-            // containerd knows events by their bare names.
-            type_url: M::descriptor().full_name().to_owned(),
+            type_url: type_url::<M>(),
             value,
             ..Any::default()
         };
@@ -161,10 +160,38 @@ fn with_scheme(address: &str) -> String {
     }
 }
 
+/// containerd knows events by their bare names.
+///
+/// Put together, as the message's descriptor is all descriptors of its file and of those it
+/// imports, which would stay in memory.
+fn type_url<M: Message>() -> String {
+    format!("containerd.events.{}", M::NAME)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use containerd_shim_protos::events::task::TaskOOM;
+    use containerd_shim_protos::events::task::{
+        TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskPaused,
+        TaskResumed, TaskStart,
+    };
+    use containerd_shim_protos::protobuf::MessageFull;
+
+    #[test]
+    fn names_are_those_of_the_descriptors() {
+        fn check<M: MessageFull>() {
+            assert_eq!(type_url::<M>(), M::descriptor().full_name());
+        }
+        check::<TaskCreate>();
+        check::<TaskStart>();
+        check::<TaskExit>();
+        check::<TaskDelete>();
+        check::<TaskExecAdded>();
+        check::<TaskExecStarted>();
+        check::<TaskOOM>();
+        check::<TaskPaused>();
+        check::<TaskResumed>();
+    }
 
     #[test]
     fn what_repeats_does_not_pile_up() {

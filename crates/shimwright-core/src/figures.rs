@@ -154,6 +154,12 @@ fn escaped(label: &str) -> String {
         .replace('\n', "\\n")
 }
 
+/// Reads the status of a process, see [`crate::fuzzing`].
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(status: &str) {
+    parse_memory(status);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,6 +34,9 @@ mod error;
 mod events;
 mod exit;
 mod figures;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod image;
 mod linear_memory;
@@ -42,6 +45,7 @@ mod log;
 mod metrics;
 mod node;
 mod options;
+mod outbound;
 mod policy;
 mod reaper;
 mod role;
@@ -51,13 +55,18 @@ mod service;
 mod shim;
 mod stdio;
 mod sys;
+mod syscalls;
+mod table_elements;
 mod task;
 mod workload;
 
 pub use artifact::{Artifact, Kind, Precompiled, Wasm};
 pub use drain::drain_on_signals;
-pub use engine::{BoxError, Engine, Exit, Options, Precompiler, Refusal};
+pub use engine::{BoxError, Engine, Exit, Limit, Options, Precompiler, Refusal};
 pub use exit::Status;
 pub use linear_memory::{LinearMemory, LinearMemoryExceeded};
+pub use outbound::{NotADestination, Outbound};
 pub use shim::Shim;
+pub use syscalls::restrict_system_calls;
+pub use table_elements::{TableElements, TableElementsExceeded};
 pub use workload::{DEFAULT_FUNCTION, Preopen, Workload};

@@ -266,7 +266,10 @@ fn unified_memory(group: &Group) -> v2::MemoryStat {
 
 /// A pressure file (`Documentation/accounting/psi.rst`); none if the kernel does not measure it.
 fn pressure(group: &Group, file: &str) -> MessageField<v2::PSIStats> {
-    let text = group.text(file);
+    pressure_of(&group.text(file))
+}
+
+fn pressure_of(text: &str) -> MessageField<v2::PSIStats> {
     let line = |name: &str| {
         let values = text.lines().find_map(|line| {
             let (first, values) = line.split_once(' ')?;
@@ -335,27 +338,8 @@ fn huge_page_size(kib: u64) -> String {
 
 /// `rdma.current` and `rdma.max`: `mlx4_0 hca_handle=2 hca_object=max`.
 fn rdma(group: &Group) -> MessageField<v2::RdmaStat> {
-    let entries = |file: &str| -> Vec<v2::RdmaEntry> {
-        let text = group.text(file);
-        let entry = |line: &str| {
-            let (device, values) = line.split_once(' ')?;
-            let value = |name: &str| {
-                let pairs = values.split(' ').filter_map(|pair| pair.split_once('='));
-                let (_, value) = pairs.into_iter().find(|(found, _)| *found == name)?;
-                if value == "max" {
-                    return Some(u32::MAX);
-                }
-                value.parse().ok()
-            };
-            Some(v2::RdmaEntry {
-                device: device.to_owned(),
-                hca_handles: value("hca_handle")?,
-                hca_objects: value("hca_object")?,
-                ..v2::RdmaEntry::default()
-            })
-        };
-        text.lines().filter_map(entry).collect()
-    };
+    let entries =
+        |file: &str| -> Vec<_> { group.text(file).lines().filter_map(rdma_entry).collect() };
     let (current, limit) = (entries("rdma.current"), entries("rdma.max"));
     if current.is_empty() && limit.is_empty() {
         return MessageField::none();
@@ -364,6 +348,24 @@ fn rdma(group: &Group) -> MessageField<v2::RdmaStat> {
         current,
         limit,
         ..v2::RdmaStat::default()
+    })
+}
+
+fn rdma_entry(line: &str) -> Option<v2::RdmaEntry> {
+    let (device, values) = line.split_once(' ')?;
+    let value = |name: &str| {
+        let mut pairs = values.split(' ').filter_map(|pair| pair.split_once('='));
+        let (_, value) = pairs.find(|(found, _)| *found == name)?;
+        if value == "max" {
+            return Some(u32::MAX);
+        }
+        value.parse().ok()
+    };
+    Some(v2::RdmaEntry {
+        device: device.to_owned(),
+        hca_handles: value("hca_handle")?,
+        hca_objects: value("hca_object")?,
+        ..v2::RdmaEntry::default()
     })
 }
 
@@ -455,6 +457,18 @@ impl Group {
     fn table(&self, file: &str) -> Table {
         Table::parse(&self.text(file))
     }
+}
+
+/// Reads a file of a control group as each of those that have lines, see [`crate::fuzzing`].
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(text: &str) {
+    pressure_of(text);
+    devices(text);
+    for line in text.lines() {
+        rdma_entry(line);
+        unified_io(line);
+    }
+    Table::parse(text).get("max");
 }
 
 #[cfg(test)]

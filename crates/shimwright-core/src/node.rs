@@ -1,4 +1,4 @@
-//! The node's own configuration file, which sets what guests may use at most.
+//! The node's own configuration file: what guests may use at most, and the cache.
 
 use std::io::ErrorKind;
 
@@ -18,6 +18,20 @@ pub(crate) const FILE_VARIABLE: &str = "SHIMWRIGHT_CONFIG";
 #[serde(deny_unknown_fields, default)]
 struct Config {
     limits: Limits,
+    cache: CacheConfig,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct CacheConfig {
+    /// How many bytes of native code are kept at most.
+    max_size: u64,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { max_size: 4 << 30 }
+    }
 }
 
 /// The limits of every guest of a runtime handler: the node's, narrowed by the handler's.
@@ -29,15 +43,29 @@ struct Config {
 /// A mistake in the file or a wider limit of the handler, naming the key; or that a file which was
 /// named is not there.
 pub(crate) fn limits(options: &RuntimeOptions) -> Result<Limits, Error> {
-    let named = std::env::var(FILE_VARIABLE).ok();
-    let path = named.as_deref().unwrap_or(FILE);
-    let text = match read_bounded(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => Vec::new(),
-        other => other.map_err(|error| Error::invalid(format!("{path}: {error}")))?,
-    };
-    let text =
-        std::str::from_utf8(&text).map_err(|_| Error::invalid(format!("{path} is not UTF-8")))?;
-    let config: Config = toml::from_str(text)
-        .map_err(|error| Error::invalid(format!("{path}: {}", error.message())))?;
-    config.limits.narrow(&options.limits, "the runtime options")
+    let limits = Config::read()?.limits;
+    limits.narrow(&options.limits, "the runtime options")
+}
+
+/// How many bytes of native code the cache keeps at most.
+///
+/// # Errors
+///
+/// As for [`limits`].
+pub(crate) fn cache_size() -> Result<u64, Error> {
+    Ok(Config::read()?.cache.max_size)
+}
+
+impl Config {
+    fn read() -> Result<Self, Error> {
+        let named = std::env::var(FILE_VARIABLE).ok();
+        let path = named.as_deref().unwrap_or(FILE);
+        let text = match read_bounded(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => Vec::new(),
+            other => other.map_err(|error| Error::invalid(format!("{path}: {error}")))?,
+        };
+        let text = std::str::from_utf8(&text)
+            .map_err(|_| Error::invalid(format!("{path} is not UTF-8")))?;
+        toml::from_str(text).map_err(|error| Error::invalid(format!("{path}: {}", error.message())))
+    }
 }

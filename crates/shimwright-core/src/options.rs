@@ -141,6 +141,19 @@ pub(crate) fn read_bounded(path: &str) -> std::io::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// Reads options in a message of this type, see [`crate::fuzzing`].
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(type_url: &str, message: &[u8]) {
+    let any = Any {
+        type_url: type_url.to_owned(),
+        value: message.to_vec(),
+        ..Any::default()
+    };
+    if let Ok(options) = RuntimeOptions::decode(Some(&any)) {
+        assert!(options.binary_name.is_empty());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! What a WebAssembly guest is given of its container, decided here once for every engine.
 
+mod environment;
 mod limits;
 
 use oci_spec::runtime::{Mount, Process, Spec};
@@ -96,7 +97,10 @@ pub(crate) fn take_groups(spec: &mut Spec) -> Result<Vec<u32>, Error> {
     let on_node = |group: u32| {
         mappings.iter().find_map(|mapping| {
             let offset = group.checked_sub(mapping.container_id())?;
-            (offset < mapping.size()).then(|| mapping.host_id() + offset)
+            if offset >= mapping.size() {
+                return None;
+            }
+            mapping.host_id().checked_add(offset)
         })
     };
     groups
@@ -115,8 +119,15 @@ pub(crate) fn preopens() -> Vec<Preopen> {
     vec![Preopen::new("/", "/")]
 }
 
-/// The guest's environment. A variable without `=` has an empty value.
-pub(crate) fn env(process: &Process) -> Vec<(String, String)> {
+/// The guest's environment, of what its limits let it have.
+pub(crate) fn env(process: &Process, limits: &Limits) -> Vec<(String, String)> {
+    let mut variables = variables(process);
+    variables.retain(|(name, _)| limits.shows(name));
+    variables
+}
+
+/// The variables of a process. One without `=` has an empty value.
+fn variables(process: &Process) -> Vec<(String, String)> {
     process
         .env()
         .iter()
@@ -201,6 +212,9 @@ mod tests {
         let map = |size| format!(r#"[{{"containerID":0,"hostID":1000,"size":{size}}}]"#);
         assert_eq!(take_groups(&mut spec(&map(8))).unwrap(), [1000, 1007]);
         assert!(take_groups(&mut spec(&map(7))).is_err());
+        // Beyond the last id of the node.
+        let beyond = r#"[{"containerID":0,"hostID":4294967290,"size":10}]"#;
+        assert!(take_groups(&mut spec(beyond)).is_err());
     }
 
     #[test]
@@ -209,6 +223,6 @@ mod tests {
         process.set_env(Some(vec!["B=2=3".into(), "A=".into(), "C".into()]));
         let expected = [("B", "2=3"), ("A", ""), ("C", "")];
         let expected = expected.map(|(n, v)| (n.to_owned(), v.to_owned()));
-        assert_eq!(env(&process), expected);
+        assert_eq!(env(&process, &Limits::default()), expected);
     }
 }

@@ -14,8 +14,9 @@ use crate::engine::{BoxError, Exit};
 use crate::error::{self, Context, Error};
 use crate::exit::Status;
 use crate::host::Host;
+use crate::outbound::Outbound;
 use crate::workload::{Preopen, Workload};
-use crate::{linked, sys};
+use crate::{linked, sys, syscalls};
 
 /// What a runner is told: everything it needs for one run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,10 +31,21 @@ pub(crate) struct Orders {
     pub(crate) precompiled: Option<PrecompiledKind>,
     /// How many seconds the guest may run.
     pub(crate) time_limit: Option<u32>,
-    /// How many bytes of linear memory it may have.
-    pub(crate) linear_memory: Option<u64>,
+    /// What its engine holds it to.
+    pub(crate) limits: EngineLimits,
     /// The engine's options.
     pub(crate) options: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The limits of a workload on their way to the runner.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct EngineLimits {
+    pub(crate) linear_memory: Option<u64>,
+    pub(crate) table_elements: Option<u64>,
+    pub(crate) instances: Option<u64>,
+    pub(crate) stack: Option<u64>,
+    pub(crate) outbound: Option<Outbound>,
+    pub(crate) name_lookup: bool,
 }
 
 /// [`Kind`] on its way to the runner.
@@ -114,16 +126,23 @@ fn run(host: &Host, orders: Orders) -> Result<Exit, BoxError> {
         Some(kind) => Artifact::Precompiled(Precompiled::trusted(file, kind.into())),
         None => Artifact::Wasm(Wasm::open(file)?),
     };
+    let limits = orders.limits;
     let workload = Workload::new(artifact)
         .with_function(orders.function)
         .with_args(orders.args)
         .with_env(orders.env)
         .with_preopens(orders.preopens)
-        .with_linear_memory(orders.linear_memory);
+        .with_linear_memory(limits.linear_memory)
+        .with_table_elements(limits.table_elements)
+        .with_instances(limits.instances)
+        .with_stack(limits.stack)
+        .with_outbound(limits.outbound)
+        .with_name_lookup(limits.name_lookup);
     let engine = host.engine(&crate::engine::Options::new(orders.options))?;
     if host.libraries.is_some() {
         engine.load()?;
         linked::leave()?;
     }
+    syscalls::restrict_system_calls().context("filter the engine's system calls")?;
     engine.run(&workload)
 }

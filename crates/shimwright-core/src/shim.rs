@@ -1,6 +1,6 @@
 //! What a shim binary's `main` calls.
 
-mod bootstrap;
+pub(crate) mod bootstrap;
 mod delete;
 mod info;
 mod serve;

@@ -11,7 +11,7 @@
 
 mod logger;
 pub(crate) mod terminal;
-mod uri;
+pub(crate) mod uri;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;

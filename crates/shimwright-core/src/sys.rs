@@ -429,6 +429,32 @@ fn exec_at(dir: RawFd, path: &CStr, flags: i32, args: &[CString], env: &[CString
 /// Waits for an exclusive lock of one byte of `file`, which ends with the open file description
 /// (`F_OFD_SETLKW` of `fcntl(2)`).
 pub(crate) fn lock_byte(file: BorrowedFd<'_>, offset: i64) -> io::Result<()> {
+    loop {
+        match lock(file, offset, libc::F_OFD_SETLKW) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// The same without waiting; tells whether the lock was to be had.
+pub(crate) fn try_lock_byte(file: BorrowedFd<'_>, offset: i64) -> io::Result<bool> {
+    match lock(file, offset, libc::F_OFD_SETLK) {
+        Ok(()) => Ok(true),
+        // EAGAIN or EACCES.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn lock(file: BorrowedFd<'_>, offset: i64, command: libc::c_int) -> io::Result<()> {
     let lock = libc::flock {
         l_type: libc::F_WRLCK as i16,
         l_whence: libc::SEEK_SET as i16,
@@ -436,16 +462,10 @@ pub(crate) fn lock_byte(file: BorrowedFd<'_>, offset: i64) -> io::Result<()> {
         l_len: 1,
         l_pid: 0,
     };
-    loop {
-        // SAFETY: the descriptor is open and `lock` is a complete `struct flock`.
-        let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLKW, &raw const lock) };
-        if done == 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
+    // SAFETY: the descriptor is open and `lock` is a complete `struct flock`.
+    match unsafe { libc::fcntl(file.as_raw_fd(), command, &raw const lock) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -597,4 +617,32 @@ pub(crate) fn hide_from_other_users() -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(
         rustix::process::DumpableBehavior::NotDumpable,
     )?)
+}
+
+/// Has the kernel ask a program before each system call of this thread, for good. The process has
+/// to have `no_new_privs`, or a privilege.
+pub(crate) fn filter_system_calls(
+    program: &[libc::sock_filter],
+    flags: libc::c_ulong,
+) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(io::Error::other)?,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel copies as many instructions as there are, and writes to none of them.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const program,
+        )
+    };
+    match done {
+        0 => Ok(()),
+        failed if failed < 0 => Err(io::Error::last_os_error()),
+        thread => Err(io::Error::other(format!(
+            "thread {thread} has another filter"
+        ))),
+    }
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::artifact::Artifact;
 use crate::engine::Refusal;
 use crate::linear_memory::LinearMemory;
+use crate::outbound::Outbound;
+use crate::table_elements::TableElements;
 
 /// The function that a command exports, called when the entrypoint names no other.
 pub const DEFAULT_FUNCTION: &str = "_start";
@@ -21,6 +23,11 @@ pub struct Workload {
     env: Vec<(String, String)>,
     preopens: Vec<Preopen>,
     linear_memory: LinearMemory,
+    table_elements: TableElements,
+    instances: Option<u64>,
+    stack: Option<u64>,
+    outbound: Option<Outbound>,
+    name_lookup: bool,
 }
 
 /// A directory the guest may use.
@@ -64,6 +71,11 @@ impl Workload {
             env: Vec::new(),
             preopens: Vec::new(),
             linear_memory: LinearMemory::default(),
+            table_elements: TableElements::default(),
+            instances: None,
+            stack: None,
+            outbound: None,
+            name_lookup: true,
         }
     }
 
@@ -111,6 +123,41 @@ impl Workload {
         self
     }
 
+    /// Replaces the limit of the elements of tables.
+    #[must_use]
+    pub fn with_table_elements(mut self, most: Option<u64>) -> Self {
+        self.table_elements = TableElements::new(most);
+        self
+    }
+
+    /// Replaces the limit of core instances.
+    #[must_use]
+    pub fn with_instances(mut self, most: Option<u64>) -> Self {
+        self.instances = most;
+        self
+    }
+
+    /// Replaces the limit of stack, in bytes.
+    #[must_use]
+    pub fn with_stack(mut self, most: Option<u64>) -> Self {
+        self.stack = most;
+        self
+    }
+
+    /// Replaces what the guest may connect and send to; without, that is everything.
+    #[must_use]
+    pub fn with_outbound(mut self, allowed: Option<Outbound>) -> Self {
+        self.outbound = allowed;
+        self
+    }
+
+    /// Replaces whether the guest may look names up.
+    #[must_use]
+    pub fn with_name_lookup(mut self, allowed: bool) -> Self {
+        self.name_lookup = allowed;
+        self
+    }
+
     /// What to run.
     pub fn artifact(&self) -> &Artifact {
         &self.artifact
@@ -151,11 +198,40 @@ impl Workload {
         &self.preopens
     }
 
-    /// What the guest's linear memory is held to. It has a limit only if
-    /// [`Engine::limits_linear_memory`](crate::Engine::limits_linear_memory) says that the engine
-    /// keeps to it.
+    /// What the guest's linear memory is held to.
+    ///
+    /// This and the limits below are set only if [`Engine::keeps`](crate::Engine::keeps) says that
+    /// the engine keeps to them.
     pub fn linear_memory(&self) -> &LinearMemory {
         &self.linear_memory
+    }
+
+    /// What the guest's tables are held to.
+    pub fn table_elements(&self) -> &TableElements {
+        &self.table_elements
+    }
+
+    /// How many core instances the guest may consist of, if that is limited. A module is one, a
+    /// component can be many.
+    pub fn instances(&self) -> Option<u64> {
+        self.instances
+    }
+
+    /// How many bytes of stack the guest's functions may use, if that is limited. An engine that
+    /// gives them less anyway need not give them more.
+    pub fn stack(&self) -> Option<u64> {
+        self.stack
+    }
+
+    /// What the guest may connect and send to, if that is limited, by whatever means. What it
+    /// receives and accepts is not limited.
+    pub fn outbound(&self) -> Option<&Outbound> {
+        self.outbound.as_ref()
+    }
+
+    /// Whether the guest may look names up. Addresses may be written out in any case.
+    pub fn name_lookup(&self) -> bool {
+        self.name_lookup
     }
 }
 

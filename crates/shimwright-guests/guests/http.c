@@ -130,9 +130,14 @@ static void answer_connect(int port, int32_t to) {
   tcp_socket(0, &result);
   int32_t socket = must(&result, 0);
   tcp_connect(socket, network(), 0, port, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, &result);
-  must(&result, 0);
-  block(tcp_pollable(socket));
-  tcp_connected(socket, &result);
+  if (!(result.failed & 0xff)) {
+    block(tcp_pollable(socket));
+    tcp_connected(socket, &result);
+  }
+  if (result.failed & 0xff) {
+    write_all(to, "no answer\n", 10);
+    return;
+  }
   int32_t from = must(&result, 0), into = result.value[1];
   write_all(into, "ping", 4);
   copy(from, to);

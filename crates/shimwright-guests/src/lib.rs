@@ -72,6 +72,8 @@ guests! {
     ENV = "env";
     /// [`ENV`] as a component.
     ENV_COMPONENT = "env.component";
+    /// Makes 4000 calls, one in the other, which 64 KiB of stack are too small for.
+    DEEP = "deep";
     /// Tries to get out of its only preopen, `/data`, and prints `denied` if all attempts failed.
     ESCAPE = "escape";
     /// A command of WASI 0.3 that prints `Hello from WASI 0.3`. As a command of 0.2 it traps.
@@ -121,6 +123,8 @@ guests! {
     STREAMS = "streams";
     /// [`STREAMS`] as a component.
     STREAMS_COMPONENT = "streams.component";
+    /// Grows a table from 10 to 1000 elements.
+    TABLE = "table";
     /// Executes the `unreachable` instruction.
     TRAP = "trap";
     /// [`TRAP`] as a component.

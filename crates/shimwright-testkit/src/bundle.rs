@@ -26,10 +26,12 @@ pub const GUEST: &str = "/guest.wasm";
 pub struct Bundle {
     id: String,
     directory: PathBuf,
-    /// The image's files, beside the bundle: `root.path` or the lower layer of an overlay.
+    /// The image's files, beside the bundle: `root.path`, or the lower layer of an overlay.
     image: PathBuf,
     spec: Value,
     overlay: bool,
+    /// The lower layer of the overlay.
+    lower: PathBuf,
     streams: [String; 3],
     /// Both ends of the log's FIFO.
     log: Option<File>,
@@ -48,6 +50,7 @@ impl Bundle {
         let bundle = Self {
             id: id.to_owned(),
             directory,
+            lower: image.clone(),
             image,
             spec,
             overlay: false,
@@ -205,6 +208,17 @@ impl Bundle {
         self.spec(|spec| spec["root"]["path"] = json!("rootfs"))
     }
 
+    /// The same over the files of another bundle's image: containers of one image share its
+    /// layers, and so its files with all that the kernel knows about them.
+    ///
+    /// # Errors
+    ///
+    /// If the spec cannot be written.
+    pub fn overlay_of(mut self, other: &Self) -> Result<Self> {
+        self.lower.clone_from(&other.image);
+        self.overlay()
+    }
+
     /// Creates the FIFO of the standard output and begins to read it.
     ///
     /// # Errors
@@ -288,7 +302,7 @@ impl Bundle {
             type_: "overlay".to_owned(),
             source: "overlay".to_owned(),
             options: vec![
-                option("lowerdir", &self.image),
+                option("lowerdir", &self.lower),
                 option("upperdir", &self.layer("upper")),
                 option("workdir", &self.layer("work")),
             ],

@@ -11,7 +11,7 @@ mod config;
 mod module;
 mod wasm;
 
-use shimwright_core::{BoxError, Engine, Exit, Options, Precompiler, Workload};
+use shimwright_core::{BoxError, Engine, Exit, Limit, Options, Precompiler, Workload};
 
 #[cfg(not(linked))]
 use crate::absent as module;
@@ -48,8 +48,8 @@ impl Engine for WasmEdge {
         module::run(&self.settings, workload)
     }
 
-    fn limits_linear_memory(&self) -> bool {
-        true
+    fn keeps(&self) -> &[Limit] {
+        &[Limit::LinearMemory]
     }
 
     fn load(&self) -> Result<(), BoxError> {

@@ -11,7 +11,7 @@ const NATIVE: &[u8] = b"wasmedge";
 
 const PREAMBLE: usize = 8;
 const CUSTOM: u8 = 0;
-#[cfg(any(test, linked))]
+#[cfg(any(fuzzing, test, linked))]
 const MEMORY: u8 = 5;
 
 /// Why a binary cannot be taken apart.
@@ -47,7 +47,7 @@ pub(crate) fn without_native_code(wasm: &[u8]) -> Result<Cow<'_, [u8]>, &'static
 /// # Errors
 ///
 /// That the binary is not made of sections, or its memories are none.
-#[cfg(any(test, linked))]
+#[cfg(any(fuzzing, test, linked))]
 pub(crate) fn initial_pages(wasm: &[u8]) -> Result<u64, &'static str> {
     let mut rest = wasm.get(PREAMBLE..).ok_or(BROKEN)?;
     let mut largest = 0;
@@ -103,6 +103,18 @@ fn number(rest: &mut &[u8]) -> Result<u64, &'static str> {
     Err(BROKEN)
 }
 
+/// What is left of any bytes has no native code, and nothing else is missing.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(wasm: &[u8]) {
+    let Ok(clean) = without_native_code(wasm) else {
+        return;
+    };
+    assert!(clean.starts_with(&wasm[..PREAMBLE]) && clean.len() <= wasm.len());
+    let again = without_native_code(&clean).expect("it is made of sections");
+    assert!(matches!(again, Cow::Borrowed(_)), "there is some left");
+    let _ = initial_pages(&clean);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +146,14 @@ mod tests {
         let clean = without_native_code(&wasm).unwrap();
         assert!(matches!(clean, Cow::Borrowed(_)));
         assert_eq!(clean, wasm);
+    }
+
+    #[test]
+    fn what_the_fuzz_target_begins_with_is_taken() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/native_code");
+        let files = std::fs::read_dir(corpus).unwrap();
+        let run = files.map(|file| fuzz(&std::fs::read(file.unwrap().path()).unwrap()));
+        assert_ne!(run.count(), 0);
     }
 
     #[test]

@@ -5,9 +5,10 @@
 
 mod config;
 mod module;
+mod network;
 mod wasi;
 
-use shimwright_core::{BoxError, Engine, Exit, Options, Precompiler, Workload};
+use shimwright_core::{BoxError, Engine, Exit, Limit, Options, Precompiler, Workload};
 
 /// Runs core modules with Wasmer.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +38,8 @@ impl Engine for Wasmer {
         exit
     }
 
-    fn limits_linear_memory(&self) -> bool {
-        true
+    fn keeps(&self) -> &[Limit] {
+        &[Limit::LinearMemory, Limit::Outbound, Limit::NameLookup]
     }
 
     fn precompiler(&self) -> Option<&dyn Precompiler> {

@@ -11,6 +11,7 @@ use wasmer_wasix::wasmer_wasix_types::wasi::Errno;
 use wasmer_wasix::{Runtime, WasiEnvBuilder, WasiProcess};
 
 use crate::config;
+use crate::network::Reach;
 use crate::wasi::{self, Host};
 
 /// Compiles a module to what [`load`] takes.
@@ -75,7 +76,7 @@ pub(crate) async fn run(
     (engine, module): (Engine, Module),
     workload: &Workload,
 ) -> Result<Exit, BoxError> {
-    let host = Arc::new(Host::new(engine));
+    let host = Arc::new(Host::new(engine, Reach::new(workload)));
     let guest = Guest {
         host: host.clone(),
         builder: wasi::builder(host.clone(), workload)?,

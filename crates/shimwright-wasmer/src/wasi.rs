@@ -16,10 +16,12 @@ use wasmer_wasix::runtime::TaintReason;
 use wasmer_wasix::runtime::resolver::{MultiSource, Source};
 use wasmer_wasix::runtime::task_manager::tokio::TokioTaskManager;
 use wasmer_wasix::virtual_fs::{self, FsError, VirtualFile, host_fs};
-use wasmer_wasix::virtual_net::{DynVirtualNetworking, host::LocalNetworking};
+use wasmer_wasix::virtual_net::DynVirtualNetworking;
 use wasmer_wasix::{
     Runtime, VirtualTaskManager, WasiEnvBuilder, WasiError, WasiRuntimeError, WasiThreadError,
 };
+
+use crate::network::Reach;
 
 /// What the workload may see: its arguments, environment, preopens, standard streams and the
 /// container's network.
@@ -105,6 +107,7 @@ pub(crate) struct Host {
     engine: Engine,
     handle: Handle,
     tasks: Arc<dyn VirtualTaskManager>,
+    reach: Reach,
     /// Made when first asked for, as it comes with a thread.
     network: OnceLock<DynVirtualNetworking>,
     source: Arc<MultiSource>,
@@ -113,12 +116,13 @@ pub(crate) struct Host {
 
 impl Host {
     /// Inside of a tokio runtime.
-    pub(crate) fn new(engine: Engine) -> Self {
+    pub(crate) fn new(engine: Engine, reach: Reach) -> Self {
         let handle = Handle::current();
         Self {
             engine,
             tasks: Arc::new(TokioTaskManager::new(handle.clone())),
             handle,
+            reach,
             network: OnceLock::new(),
             source: Arc::default(),
             trap: Mutex::default(),
@@ -136,7 +140,7 @@ impl Runtime for Host {
     fn networking(&self) -> &DynVirtualNetworking {
         self.network.get_or_init(|| {
             let _entered = self.handle.enter();
-            Arc::new(LocalNetworking::new())
+            self.reach.network()
         })
     }
 

@@ -1,22 +1,34 @@
-//! What the shared suite does not ask of an engine: threads and sockets of WASIX, and the limit of
-//! memory. A guest tells what it has found by its exit code.
+//! What the shared suite does not ask of an engine: threads and sockets of WASIX, and the limits of
+//! memory and network. A guest tells what it has found by its exit code.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use shimwright_core::{Artifact, BoxError, Engine, Exit, Options, Precompiled, Wasm, Workload};
+use shimwright_core::{
+    Artifact, BoxError, Engine, Exit, Options, Outbound, Precompiled, Wasm, Workload,
+};
 use shimwright_wasmer::Wasmer;
 
 /// Runs a guest with a limit of linear memory, in pages, as WebAssembly and precompiled.
 #[track_caller]
 fn check(pages: Option<u64>, guest: &str, expected: Result<Exit, &str>) {
+    let most = pages.map(|pages| pages << 16);
+    check_with(
+        |workload| workload.with_linear_memory(most),
+        guest,
+        expected,
+    );
+}
+
+/// Runs a guest with limits, likewise.
+#[track_caller]
+fn check_with(limit: impl Fn(Workload) -> Workload, guest: &str, expected: Result<Exit, &str>) {
     let wasm = Wasm::new(wat::parse_str(guest).unwrap()).unwrap();
     let precompiled = Precompiled::compile(&engine(), &wasm).unwrap();
     for (form, artifact) in [
         ("WebAssembly", Artifact::Wasm(wasm)),
         ("precompiled", Artifact::Precompiled(precompiled)),
     ] {
-        let workload = Workload::new(artifact).with_linear_memory(pages.map(|pages| pages << 16));
-        let found = engine().run(&workload);
+        let found = engine().run(&limit(Workload::new(artifact)));
         match (&found, &expected) {
             (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{form}"),
             (Err(error), Err(reason)) => {
@@ -98,9 +110,9 @@ fn a_trap_of_another_thread_is_a_trap() {
     check(None, &guest, Ok(Exit::Trap("unreachable".to_owned())));
 }
 
-/// The thread connects to a socket of the first one's, sends it four bytes and gets them back.
-#[test]
-fn sockets_listen_and_connect() {
+/// A guest whose thread connects to a socket of the first one's, sends it four bytes and gets them
+/// back: it exits with 77. What fails has a code of its own; connecting has 12.
+fn connects() -> String {
     let imports = r#"
         (import "wasix_32v1" "sock_open" (func $open (param i32 i32 i32 i32) (result i32)))
         (import "wasix_32v1" "sock_bind" (func $bind (param i32 i32) (result i32)))
@@ -157,11 +169,70 @@ fn sockets_listen_and_connect() {
         (if (i32.ne (i32.load (i32.const 176)) (i32.const 0x676e6970))
             (then (call $exit (i32.const 15))))
         (call $exit (i32.const 77))";
-    check(
-        None,
-        &with_thread(imports, &main, thread),
-        Ok(Exit::Code(77)),
-    );
+    with_thread(imports, &main, thread)
+}
+
+/// Allows these destinations only.
+fn outbound(list: &[&str]) -> impl Fn(Workload) -> Workload {
+    let outbound = Outbound::new(list).unwrap();
+    move |workload| workload.with_outbound(Some(outbound.clone()))
+}
+
+#[test]
+fn sockets_listen_and_connect() {
+    check(None, &connects(), Ok(Exit::Code(77)));
+}
+
+#[test]
+fn a_guest_connects_to_what_it_is_allowed_to_only() {
+    check_with(outbound(&["127.0.0.0/8"]), &connects(), Ok(Exit::Code(77)));
+    for list in [&[][..], &["10.0.0.0/8", "::/0", "127.0.0.1:1"]] {
+        check_with(outbound(list), &connects(), Ok(Exit::Code(12)));
+    }
+}
+
+/// A guest that sends a datagram to port 9 of the loopback and exits with the error.
+const SENDS: &str = r#"(module
+    (import "wasix_32v1" "sock_open" (func $open (param i32 i32 i32 i32) (result i32)))
+    (import "wasix_32v1" "sock_send_to"
+        (func $send (param i32 i32 i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (memory (export "memory") 1)
+    ;; At 16 the address: a family (IPv4), a byte of padding, a port in the order of the machine,
+    ;; 127.0.0.1.
+    (data (i32.const 16) "\01\00\09\00\7f\00\00\01")
+    ;; At 64 what to send: four bytes at 96.
+    (data (i32.const 64) "\60\00\00\00\04\00\00\00")
+    (func (export "_start")
+        (if (call $open (i32.const 1) (i32.const 2) (i32.const 17) (i32.const 48))
+            (then (call $exit (i32.const 101))))
+        (call $exit (call $send (i32.load (i32.const 48)) (i32.const 64) (i32.const 1)
+            (i32.const 0) (i32.const 16) (i32.const 56)))))"#;
+
+/// `perm` of WASI.
+const REFUSED: i32 = 63;
+
+#[test]
+fn a_guest_sends_to_what_it_is_allowed_to_only() {
+    check(None, SENDS, Ok(Exit::Code(0)));
+    check_with(outbound(&["127.0.0.1:9"]), SENDS, Ok(Exit::Code(0)));
+    check_with(outbound(&["127.0.0.1:8"]), SENDS, Ok(Exit::Code(REFUSED)));
+}
+
+#[test]
+fn names_are_looked_up_unless_that_is_forbidden() {
+    let resolves = r#"(module
+        (import "wasix_32v1" "resolve"
+            (func $resolve (param i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 16) "localhost")
+        (func (export "_start")
+            (call $exit (call $resolve (i32.const 16) (i32.const 9) (i32.const 0)
+                (i32.const 64) (i32.const 4) (i32.const 48)))))"#;
+    check(None, resolves, Ok(Exit::Code(0)));
+    let forbidden = |workload: Workload| workload.with_name_lookup(false);
+    check_with(forbidden, resolves, Ok(Exit::Code(REFUSED)));
 }
 
 /// Grows its memory to the number of pages given and exits with 0, or else with 1.

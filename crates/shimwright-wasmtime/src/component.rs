@@ -2,9 +2,7 @@
 
 use std::os::unix::fs::FileExt;
 
-use shimwright_core::{
-    Artifact, BoxError, DEFAULT_FUNCTION, Exit, LinearMemory, Precompiled, Workload,
-};
+use shimwright_core::{Artifact, BoxError, DEFAULT_FUNCTION, Exit, Precompiled, Workload};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{
     Component, ComponentExportIndex, InstancePre, Linker, ResourceTable, Val,
@@ -17,7 +15,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::handler::ProxyPre;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use crate::memory::Limiter;
+use crate::limits::Limits;
 use crate::outgoing::Outgoing;
 use crate::wasi;
 
@@ -27,21 +25,21 @@ pub(crate) struct Host {
     http: WasiHttpCtx,
     outgoing: Outgoing,
     table: ResourceTable,
-    memory: Limiter,
+    limits: Limits,
 }
 
 impl Host {
     /// A store for an instance that has this.
-    pub(crate) fn store(engine: &Engine, wasi: WasiCtx, memory: &LinearMemory) -> Store<Self> {
+    pub(crate) fn store(engine: &Engine, wasi: WasiCtx, limits: &Limits) -> Store<Self> {
         let host = Self {
             wasi,
             http: WasiHttpCtx::new(),
-            outgoing: Outgoing,
+            outgoing: Outgoing::new(limits.reach.clone()),
             table: ResourceTable::new(),
-            memory: Limiter::new(memory),
+            limits: limits.clone(),
         };
         let mut store = Store::new(engine, host);
-        store.limiter(|host| &mut host.memory);
+        store.limiter(|host| &mut host.limits);
         store
     }
 }
@@ -183,7 +181,7 @@ fn find(component: &Component, name: &str) -> Result<(ComponentExportIndex, usiz
 /// Runs a component once.
 pub(crate) async fn run(engine: &Engine, run: Run, workload: &Workload) -> Result<Exit, BoxError> {
     let wasi = wasi::context(workload)?.build();
-    let mut store = Host::store(engine, wasi, workload.linear_memory());
+    let mut store = Host::store(engine, wasi, &Limits::new(workload));
     let result = match run {
         Run::Command(command) => run_command(&command, &mut store).await,
         #[cfg(feature = "p3")]
@@ -201,7 +199,7 @@ async fn run_command(
     command: &CommandPre<Host>,
     store: &mut Store<Host>,
 ) -> wasmtime::Result<Exit> {
-    let instance = command.instantiate_async(&mut *store).await?;
+    let instance = wasi::started(command.instantiate_async(&mut *store).await)?;
     Ok(code(instance.wasi_cli_run().call_run(store).await?))
 }
 
@@ -210,7 +208,7 @@ async fn run_command_3(
     command: &p3::bindings::CommandPre<Host>,
     store: &mut Store<Host>,
 ) -> wasmtime::Result<Exit> {
-    let instance = command.instantiate_async(&mut *store).await?;
+    let instance = wasi::started(command.instantiate_async(&mut *store).await)?;
     let result = store
         .run_concurrent(async move |store| instance.wasi_cli_run().call_run(store).await)
         .await??;
@@ -228,7 +226,7 @@ async fn call(
     index: &ComponentExportIndex,
     results: usize,
 ) -> wasmtime::Result<Exit> {
-    let instance = linked.instantiate_async(&mut *store).await?;
+    let instance = wasi::started(linked.instantiate_async(&mut *store).await)?;
     let Some(function) = instance.get_func(&mut *store, index) else {
         wasmtime::bail!("the component's function is gone");
     };

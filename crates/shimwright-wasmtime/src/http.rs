@@ -33,9 +33,10 @@ use wasmtime_wasi_http::handler::{
 };
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView};
 
-use crate::component::Host;
+use crate::component::{self, Entry, Host};
 use crate::settings::Settings;
 use crate::wasi::{self, View};
+use crate::{config, limits};
 
 /// The most connections that are open at the same time; more wait in the kernel's queue. Each holds
 /// a descriptor, of which a container often has 1024.
@@ -44,6 +45,9 @@ const CONNECTIONS: usize = 500;
 /// The most threads that handle requests: not as many as a large node has processors, since a
 /// container is rarely given all of them.
 const THREADS: usize = 8;
+
+/// How many places the pool has for instances that are just being put away.
+const SPARE: u32 = 16;
 
 /// How long a connection without a request stays open: longer than proxies keep theirs.
 const IDLE: Duration = Duration::from_secs(75);
@@ -91,15 +95,32 @@ pub(crate) fn serve(
     workload: &Workload,
 ) -> Result<Exit, BoxError> {
     let settings = Settings::new(workload.env())?;
+    // Not everything fits into a pool, nor is there always the address space for one.
+    let (engine, handler) =
+        pooled(workload, settings.concurrency).unwrap_or_else(|_| (engine.clone(), handler));
     let view = View::new(workload)?;
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.min(THREADS))
         .enable_all()
         .build()?;
-    let exit = runtime.block_on(run(engine.clone(), handler, view, settings));
+    let exit = runtime.block_on(run(engine, handler, view, settings));
     runtime.shutdown_background();
     exit
+}
+
+/// The same component for an engine whose instances come from a pool, which is known to be wanted
+/// only now that it has been looked at.
+fn pooled(workload: &Workload, concurrency: u16) -> Result<(Engine, ProxyPre<Host>), BoxError> {
+    let instances = u32::from(concurrency) + SPARE;
+    let mut config = config::for_serving(instances)?;
+    limits::limit_stack(&mut config, workload);
+    let engine = Engine::new(&config)?;
+    let component = component::load(&engine, workload)?;
+    match component::entry(&component, workload)? {
+        Entry::Serve(handler) => Ok((engine, handler)),
+        Entry::Run(_) => Err("the component has changed".into()),
+    }
 }
 
 async fn run(
@@ -307,7 +328,7 @@ impl HandlerState for Instances {
             .context()
             .map_err(wasmtime::Error::from_boxed)?
             .build();
-        let mut store = Host::store(&self.engine, wasi, &self.view.memory);
+        let mut store = Host::store(&self.engine, wasi, &self.view.limits);
         let proxy = self.handler.instantiate_async(&mut store).await?;
         Ok(Instance {
             store,

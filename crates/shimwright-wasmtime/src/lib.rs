@@ -7,7 +7,7 @@
 mod component;
 mod config;
 mod http;
-mod memory;
+mod limits;
 mod module;
 mod outgoing;
 mod settings;
@@ -15,7 +15,7 @@ mod wasi;
 
 use component::Entry;
 use shimwright_core::{
-    Artifact, BoxError, Engine, Exit, Kind, Options, Precompiler, Refusal, Workload,
+    Artifact, BoxError, Engine, Exit, Kind, Limit, Options, Precompiler, Refusal, Workload,
 };
 
 /// Runs modules and components with Wasmtime.
@@ -36,10 +36,11 @@ impl Wasmtime {
 impl Engine for Wasmtime {
     fn run(&self, workload: &Workload) -> Result<Exit, BoxError> {
         let kind = workload.artifact().kind();
-        let config = match workload.artifact() {
+        let mut config = match workload.artifact() {
             Artifact::Precompiled(_) => config::for_loading(kind)?,
             _ => config::for_compiling_in_place(kind)?,
         };
+        limits::limit_stack(&mut config, workload);
         let engine = wasmtime::Engine::new(&config)?;
         match kind {
             Kind::Module => alone(module::run(&engine, workload)),
@@ -58,8 +59,15 @@ impl Engine for Wasmtime {
         Ok(())
     }
 
-    fn limits_linear_memory(&self) -> bool {
-        true
+    fn keeps(&self) -> &[Limit] {
+        &[
+            Limit::LinearMemory,
+            Limit::TableElements,
+            Limit::Instances,
+            Limit::Stack,
+            Limit::Outbound,
+            Limit::NameLookup,
+        ]
     }
 
     fn precompiler(&self) -> Option<&dyn Precompiler> {

@@ -5,7 +5,7 @@ use wasmtime::{Engine, Func, Instance, InstancePre, Linker, Module, Store, Val};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 
-use crate::memory::Limiter;
+use crate::limits::Limits;
 use crate::wasi;
 
 /// The function that prepares a module whose functions are called by name.
@@ -21,10 +21,10 @@ pub(crate) async fn run(engine: &Engine, workload: &Workload) -> Result<Exit, Bo
     let linked = link(engine, &module)?;
     let guest = Guest {
         wasi: wasi::context(workload)?.build_p1(),
-        memory: Limiter::new(workload.linear_memory()),
+        limits: Limits::new(workload),
     };
     let mut store = Store::new(engine, guest);
-    store.limiter(|guest| &mut guest.memory);
+    store.limiter(|guest| &mut guest.limits);
     match call(&linked, &mut store, workload.function()).await {
         Ok(()) => Ok(Exit::Code(0)),
         Err(error) => wasi::ended(error),
@@ -34,7 +34,7 @@ pub(crate) async fn run(engine: &Engine, workload: &Workload) -> Result<Exit, Bo
 /// What the guest's imports work on.
 struct Guest {
     wasi: WasiP1Ctx,
-    memory: Limiter,
+    limits: Limits,
 }
 
 /// Maps a module that was compiled earlier.
@@ -83,7 +83,7 @@ async fn call(
     store: &mut Store<Guest>,
     name: &str,
 ) -> wasmtime::Result<()> {
-    let instance = linked.instantiate_async(&mut *store).await?;
+    let instance = wasi::started(linked.instantiate_async(&mut *store).await)?;
     if name != DEFAULT_FUNCTION
         && let Some(initialize) = function(&instance, store, INITIALIZE)
     {

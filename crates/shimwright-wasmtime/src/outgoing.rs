@@ -1,6 +1,7 @@
 //! Requests that a guest makes: plain HTTP/1.1, one connection each, within the network namespace.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -10,15 +11,23 @@ use http::{Request, Response, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Interval, timeout};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+use crate::limits::Reach;
 
 /// How long each part of a request may take if the guest sets no bound.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The default behaviour of `wasi:http`, without TLS.
-pub(crate) struct Outgoing;
+/// The default behaviour of `wasi:http`, without TLS, within what the guest can reach.
+pub(crate) struct Outgoing(Reach);
+
+impl Outgoing {
+    pub(crate) fn new(reach: Reach) -> Self {
+        Self(reach)
+    }
+}
 
 /// What carries on with a request, or a response, until it has been transferred.
 type Transfer = Box<dyn Future<Output = Result<(), Error>> + Send>;
@@ -30,11 +39,12 @@ impl WasiHttpHooks for Outgoing {
         options: Option<RequestOptions>,
         _received: Transfer,
     ) -> Box<dyn Future<Output = Result<(Response<WasiBody>, Transfer), Error>> + Send> {
-        Box::new(send(request, options.unwrap_or_default()))
+        Box::new(send(self.0.clone(), request, options.unwrap_or_default()))
     }
 }
 
 async fn send(
+    reach: Reach,
     mut request: Request<WasiBody>,
     options: RequestOptions,
 ) -> Result<(Response<WasiBody>, Transfer), Error> {
@@ -45,13 +55,11 @@ async fn send(
     }
     let authority = request.uri().authority();
     let authority = authority.ok_or(Error::HttpRequestUriInvalid)?;
-    let host = authority.host();
-    let address = format!("{host}:{}", authority.port_u16().unwrap_or(80));
-    let connecting = TcpStream::connect(address);
+    let port = authority.port_u16().unwrap_or(80);
+    let connecting = connect(&reach, authority.host(), port);
     let stream = timeout(options.connect_timeout.unwrap_or(PATIENCE), connecting)
         .await
-        .map_err(|_| Error::ConnectionTimeout)?
-        .map_err(connect_error)?;
+        .map_err(|_| Error::ConnectionTimeout)??;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = wasmtime_wasi::runtime::spawn(connection);
@@ -66,6 +74,22 @@ async fn send(
     let between = options.between_bytes_timeout.unwrap_or(PATIENCE);
     let response = response.map(|body| Timed::new(body, between).boxed_unsync());
     Ok((response, Box::new(async move { Ok(connection.await?) })))
+}
+
+async fn connect(reach: &Reach, host: &str, port: u16) -> Result<TcpStream, Error> {
+    // Only IPv6 addresses are in brackets.
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    if !reach.name_lookup && bare.parse::<IpAddr>().is_err() {
+        return Err(Error::HttpRequestDenied);
+    }
+    let found = lookup_host(format!("{host}:{port}")).await;
+    let (allowed, denied): (Vec<SocketAddr>, Vec<_>) = found
+        .map_err(connect_error)?
+        .partition(|address| reach.allows(*address));
+    if allowed.is_empty() && !denied.is_empty() {
+        return Err(Error::HttpRequestDenied);
+    }
+    TcpStream::connect(&*allowed).await.map_err(connect_error)
 }
 
 fn connect_error(error: io::Error) -> Error {

@@ -1,15 +1,18 @@
 //! A workload as a WASI context, and the ways in which WASI ends one.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
-use shimwright_core::{BoxError, Exit, LinearMemory, LinearMemoryExceeded, Preopen, Workload};
+use shimwright_core::{BoxError, Exit, Preopen, Workload};
 use tokio::io::AsyncWrite;
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::cli::{self, OutputFile, StdoutStream};
 use wasmtime_wasi::p2::OutputStream;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
+
+use crate::limits::Limits;
 
 /// What the workload may see, to be given to any number of instances: its arguments, environment,
 /// preopens, output streams and the container's network.
@@ -20,7 +23,7 @@ pub(crate) struct View {
     stdout: Output,
     stderr: Output,
     /// Of each instance.
-    pub(crate) memory: LinearMemory,
+    pub(crate) limits: Limits,
 }
 
 impl View {
@@ -31,7 +34,7 @@ impl View {
             preopens: workload.preopens().to_vec(),
             stdout: Output::new(io::stdout())?,
             stderr: Output::new(io::stderr())?,
-            memory: workload.linear_memory().clone(),
+            limits: Limits::new(workload),
         })
     }
 
@@ -41,12 +44,8 @@ impl View {
         wasi.args(&self.args)
             .envs(&self.env)
             .stdout(self.stdout.clone())
-            .stderr(self.stderr.clone())
-            // The network namespace decides what can be reached.
-            .inherit_network()
-            .allow_tcp(true)
-            .allow_udp(true)
-            .allow_ip_name_lookup(true);
+            .stderr(self.stderr.clone());
+        self.limits.reach.apply(&mut wasi);
         for preopen in &self.preopens {
             // What can be written is decided by the mounts below it.
             wasi.preopened_dir(preopen.host(), preopen.guest(), FsPerms::ReadWrite)
@@ -70,9 +69,32 @@ pub(crate) fn context(workload: &Workload) -> Result<WasiCtxBuilder, BoxError> {
     Ok(wasi)
 }
 
-/// How a guest ended that did not return, unless it needs too much memory to begin.
+/// Marks why a guest could not be instantiated, if that was not its own doing: if it needs more than
+/// it may have, none of its code has run.
+pub(crate) fn started<T>(instance: wasmtime::Result<T>) -> wasmtime::Result<T> {
+    instance.map_err(|error| {
+        let is_guests = error.is::<WasmBacktrace>() || error.is::<Trap>() || error.is::<I32Exit>();
+        if is_guests {
+            error
+        } else {
+            error.context(NotStarted)
+        }
+    })
+}
+
+/// See [`started`].
+#[derive(Clone, Copy, Debug)]
+struct NotStarted;
+
+impl fmt::Display for NotStarted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cannot instantiate the guest")
+    }
+}
+
+/// How a guest ended that did not return, unless it has never begun.
 pub(crate) fn ended(error: wasmtime::Error) -> Result<Exit, BoxError> {
-    if error.is::<LinearMemoryExceeded>() && !error.is::<WasmBacktrace>() {
+    if error.is::<NotStarted>() {
         return Err(error.into());
     }
     Ok(exit(&error))

@@ -1,6 +1,6 @@
 //! A custom engine: the wasmi interpreter, for modules that use WASI preview 1.
 
-use shimwright_core::{BoxError, Engine, Exit, Options, Workload};
+use shimwright_core::{BoxError, Engine, Exit, Limit, Options, Workload};
 use wasmi::{Linker, Module, Store};
 use wasmi_wasi::{Dir, WasiCtx, WasiCtxBuilder, add_to_linker, ambient_authority};
 
@@ -12,18 +12,21 @@ pub struct Wasmi {
 impl Wasmi {
     /// The engine, which has no options.
     pub fn new(_options: &Options) -> Result<Self, BoxError> {
-        Ok(Self {
-            engine: wasmi::Engine::default(),
-        })
+        let engine = wasmi::Engine::default();
+        Ok(Self { engine })
     }
 }
 
 impl Engine for Wasmi {
+    fn keeps(&self) -> &[Limit] {
+        // Its guests have no sockets to connect with, and nothing to look names up.
+        &[Limit::Outbound, Limit::NameLookup]
+    }
+
     fn run(&self, workload: &Workload) -> Result<Exit, BoxError> {
         let mut wasi = WasiCtxBuilder::new();
-        wasi.args(workload.args())?
-            .envs(workload.env())?
-            .inherit_stdio();
+        wasi.inherit_stdio();
+        wasi.args(workload.args())?.envs(workload.env())?;
         for preopen in workload.preopens() {
             let directory = Dir::open_ambient_dir(preopen.host(), ambient_authority())?;
             wasi.preopened_dir(directory, preopen.guest())?;

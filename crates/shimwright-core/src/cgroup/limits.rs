@@ -263,8 +263,10 @@ fn unified(directory: &Path, resources: &LinuxResources) -> Result<Vec<Write>, E
     let mut others: Vec<_> = resources.unified().iter().flatten().collect();
     others.sort();
     for (file, value) in others {
-        let is_name = !file.is_empty() && !file.contains('/') && file.contains('.');
-        if !is_name || file.starts_with("cgroup.") {
+        let is_limit = file.split_once('.').is_some_and(|(controller, limit)| {
+            !controller.is_empty() && controller != "cgroup" && !limit.is_empty()
+        });
+        if !is_limit || file.contains('/') {
             return Err(Error::invalid(format!("unified: {file:?} is not a limit")));
         }
         plan.push(Write::new(directory, file, value));
@@ -423,6 +425,21 @@ fn current(directory: &Path, file: &str) -> u64 {
     text.trim().parse().unwrap_or(u64::MAX)
 }
 
+/// Plans what an update of limits writes, on both versions, see [`crate::fuzzing`].
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(resources: &LinuxResources) {
+    let directory = Path::new("/nowhere");
+    let plans = [
+        unified(directory, resources),
+        legacy(&Cgroups::everywhere(directory), resources),
+    ];
+    for write in plans.into_iter().flatten().flatten() {
+        // Only `unified` of the resources names files, and it must not lead out of the group.
+        assert_eq!(write.file.parent(), Some(directory), "{write:?}");
+        assert!(!write.name().is_empty() && write.name() != "..");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -535,6 +552,10 @@ mod tests {
             ),
             (r#"{"unified":{"../memory.max":"1"}}"#, "../memory.max"),
             (r#"{"unified":{"cgroup.kill":"1"}}"#, "cgroup.kill"),
+            // The group itself and the one above it.
+            (r#"{"unified":{".":"1"}}"#, "\".\""),
+            (r#"{"unified":{"..":"1"}}"#, "\"..\""),
+            (r#"{"unified":{"memory.":"1"}}"#, "\"memory.\""),
             (
                 r#"{"hugepageLimits":[{"pageSize":"../2MB","limit":0}]}"#,
                 "pageSize",

@@ -9,8 +9,11 @@ use oci_spec::runtime::{
 };
 use serde::Deserialize;
 
+use super::environment::Environment;
+use crate::engine::Limit;
 use crate::error::Error;
 use crate::linear_memory::PAGE;
+use crate::outbound::Outbound;
 
 /// Annotations of a container with this prefix are settings.
 const ANNOTATION: &str = "dev.shimwright.";
@@ -19,17 +22,20 @@ const ANNOTATION: &str = "dev.shimwright.";
 /// container's.
 const VARIABLE: &str = "SHIMWRIGHT_";
 
-/// The variables among those that say how an engine serves a guest. They are its own to read, and
-/// limit nothing.
-const SERVING: &str = "SHIMWRIGHT_HTTP_";
+/// The variables among those that say how an engine serves a guest, and those of other shims that
+/// say the same. They are its own to read, and limit nothing.
+const SERVING: [&str; 2] = ["SHIMWRIGHT_HTTP_", "WASMTIME_HTTP_"];
 
 /// The fewest files a runner can be set up and an engine can run with.
 const FEWEST_FILES: u64 = 64;
 
+/// The smallest stack that a function of a guest and those of its host can be called with.
+const SMALLEST_STACK: u64 = 65536;
+
 /// Limits of a guest; what is not set is not limited here.
 ///
-/// All but `linear_memory` are kept by the kernel or by core, so they hold for every engine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+/// What neither the kernel nor core can keep is the engine's, see [`Limits::kept_by_the_engine`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Limits {
     /// How long the guest may run, in whole seconds since its start.
@@ -38,14 +44,27 @@ pub(crate) struct Limits {
     /// The number of descriptors of its process, its engine's included.
     #[serde(deserialize_with = "files")]
     open_files: Option<u64>,
-    /// How many bytes all its linear memories may hold together. An engine that cannot keep to it
-    /// refuses the container.
+    /// How many bytes all its linear memories may hold together.
     #[serde(deserialize_with = "linear_memory")]
     pub(crate) linear_memory: Option<u64>,
+    /// How many elements all its tables may hold together.
+    pub(crate) table_elements: Option<u64>,
+    /// How many core instances it may consist of.
+    #[serde(deserialize_with = "instances")]
+    pub(crate) instances: Option<u64>,
+    /// How many bytes of stack its functions may use.
+    #[serde(deserialize_with = "stack")]
+    pub(crate) stack: Option<u64>,
     /// What it sees of the image.
     rootfs: Option<Rootfs>,
     /// What it can reach.
     network: Option<Network>,
+    /// Where in that network it may connect and send to.
+    pub(crate) outbound: Option<Outbound>,
+    /// Where names are looked up.
+    name_lookup: Option<Network>,
+    /// Which variables of its container it is given.
+    environment: Option<Environment>,
 }
 
 /// What a guest sees of its image, least first.
@@ -96,17 +115,16 @@ impl Limits {
     ///
     /// The first setting of `wanted`, which comes from `source`, that is wider than it is here.
     pub(crate) fn narrow(&self, wanted: &Self, source: &str) -> Result<Self, Error> {
-        Ok(Self {
-            time_limit: narrower("time_limit", self.time_limit, wanted.time_limit, source)?,
-            open_files: narrower("open_files", self.open_files, wanted.open_files, source)?,
-            linear_memory: narrower(
-                "linear_memory",
-                self.linear_memory,
-                wanted.linear_memory,
-                source,
-            )?,
-            rootfs: narrower("rootfs", self.rootfs, wanted.rootfs, source)?,
-            network: narrower("network", self.network, wanted.network, source)?,
+        macro_rules! narrowed {
+            ($($key:ident)*) => {
+                Self {
+                    $($key: narrower(stringify!($key), &self.$key, &wanted.$key, source)?),*
+                }
+            };
+        }
+        Ok(narrowed! {
+            time_limit open_files linear_memory table_elements instances stack
+            rootfs network outbound name_lookup environment
         })
     }
 
@@ -116,8 +134,8 @@ impl Limits {
     ///
     /// A setting that is unknown, malformed or wider, by its name.
     pub(crate) fn narrow_for(&self, spec: &Spec) -> Result<Self, Error> {
-        let env = spec.process().iter().flat_map(super::env);
-        let limiting = env.filter(|(name, _)| !name.starts_with(SERVING));
+        let env = spec.process().iter().flat_map(super::variables);
+        let limiting = env.filter(|(name, _)| !is_serving(name));
         let variables = limiting.filter_map(|(name, value)| {
             let key = name.strip_prefix(VARIABLE)?.to_ascii_lowercase();
             Some((key, name, value))
@@ -134,7 +152,7 @@ impl Limits {
             })
             .collect();
         annotations.sort();
-        let mut limits = *self;
+        let mut limits = self.clone();
         for (key, name, value) in annotations.into_iter().chain(variables) {
             let mut wanted = Self::default();
             wanted.set(&key, &value, &name)?;
@@ -158,15 +176,46 @@ impl Limits {
                 let bytes = value.parse().ok().filter(|&bytes| bytes >= PAGE);
                 self.linear_memory = Some(bytes.ok_or_else(|| invalid(LINEAR_MEMORY))?);
             }
+            "table_elements" => {
+                let elements = value.parse().ok();
+                self.table_elements = Some(elements.ok_or_else(|| invalid(TABLE_ELEMENTS))?);
+            }
+            "instances" => {
+                let instances = value.parse().ok().filter(|&instances| instances > 0);
+                self.instances = Some(instances.ok_or_else(|| invalid(INSTANCES))?);
+            }
+            "stack" => {
+                let bytes = value.parse().ok().filter(|&bytes| bytes >= SMALLEST_STACK);
+                self.stack = Some(bytes.ok_or_else(|| invalid(STACK))?);
+            }
             "rootfs" => {
                 let known = [Rootfs::None, Rootfs::ReadOnly, Rootfs::ReadWrite];
                 let found = known.into_iter().find(|known| known.to_string() == value);
                 self.rootfs = Some(found.ok_or_else(|| invalid("none, read-only or read-write"))?);
             }
-            "network" => {
+            "network" | "name_lookup" => {
                 let known = [Network::None, Network::Container];
                 let found = known.into_iter().find(|known| known.to_string() == value);
-                self.network = Some(found.ok_or_else(|| invalid("none or container"))?);
+                let found = found.ok_or_else(|| invalid("none or container"))?;
+                if key == "network" {
+                    self.network = Some(found);
+                } else {
+                    self.name_lookup = Some(found);
+                }
+            }
+            "outbound" => {
+                let destinations = list(value).ok_or_else(|| invalid(DESTINATIONS))?;
+                let outbound = Outbound::new(destinations);
+                let outbound =
+                    outbound.map_err(|error| Error::invalid(format!("{name}: {error}")))?;
+                self.outbound = Some(outbound);
+            }
+            "environment" => {
+                let names = list(value).ok_or_else(|| invalid(NAMES))?;
+                let environment = Environment::new(names);
+                let environment =
+                    environment.map_err(|error| Error::invalid(format!("{name}: {error}")))?;
+                self.environment = Some(environment);
             }
             unknown => {
                 return Err(Error::invalid(format!(
@@ -182,8 +231,36 @@ impl Limits {
         self.rootfs == Some(Rootfs::None)
     }
 
-    /// Has the sandbox of a spec keep these limits; all but time and linear memory, which are the
-    /// runner's.
+    /// Whether the guest may look names up.
+    pub(crate) fn name_lookup(&self) -> bool {
+        self.name_lookup != Some(Network::None)
+    }
+
+    /// Whether the guest is given the variable of this name. What says how it is served always is:
+    /// the engine reads it from there.
+    pub(crate) fn shows(&self, name: &str) -> bool {
+        let environment = self.environment.as_ref();
+        is_serving(name) || environment.is_none_or(|environment| environment.allows(name))
+    }
+
+    /// Those that an engine has to keep, which it may be unable to.
+    pub(crate) fn kept_by_the_engine(&self) -> impl Iterator<Item = Limit> {
+        // Without a network there is nothing to be reached.
+        let limits_outbound = self.outbound.is_some() && self.network != Some(Network::None);
+        let all = [
+            (self.linear_memory.is_some(), Limit::LinearMemory),
+            (self.table_elements.is_some(), Limit::TableElements),
+            (self.instances.is_some(), Limit::Instances),
+            (self.stack.is_some(), Limit::Stack),
+            (limits_outbound, Limit::Outbound),
+            (!self.name_lookup(), Limit::NameLookup),
+        ];
+        let set = all.into_iter().filter(|(is_set, _)| *is_set);
+        set.map(|(_, limit)| limit)
+    }
+
+    /// Has the sandbox of a spec keep these limits, but those of time, which is the runner's, and of
+    /// the engine.
     ///
     /// `empty` is a directory to take the image's place if it is hidden.
     pub(crate) fn apply(&self, spec: &mut Spec, empty: &Path) {
@@ -217,18 +294,89 @@ const SECONDS: &str = "a number of seconds above zero";
 const FILES: &str = "a number of files, 64 or more";
 const LINEAR_MEMORY: &str = "a number of bytes, 65536 or more";
 
-fn narrower<T: Ord + Display>(
+const TABLE_ELEMENTS: &str = "a number of elements";
+const INSTANCES: &str = "a number of instances, 1 or more";
+const STACK: &str = "a number of bytes, 65536 or more";
+const DESTINATIONS: &str = "none or a list of networks and ports";
+const NAMES: &str = "none or a list of names";
+
+/// A setting that can be made narrower.
+trait Setting: Clone {
+    /// Whether it gives a guest no more than `most` does.
+    fn is_within(&self, most: &Self) -> bool;
+
+    /// How it is written.
+    fn text(&self) -> String;
+}
+
+impl<T: Ord + Display + Clone> Setting for T {
+    fn is_within(&self, most: &Self) -> bool {
+        self <= most
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Setting for Outbound {
+    fn is_within(&self, most: &Self) -> bool {
+        Self::is_within(self, most)
+    }
+
+    fn text(&self) -> String {
+        list_text(self.clone().into())
+    }
+}
+
+impl Setting for Environment {
+    fn is_within(&self, most: &Self) -> bool {
+        Self::is_within(self, most)
+    }
+
+    fn text(&self) -> String {
+        list_text(self.into())
+    }
+}
+
+fn narrower<T: Setting>(
     key: &str,
-    most: Option<T>,
-    wanted: Option<T>,
+    most: &Option<T>,
+    wanted: &Option<T>,
     source: &str,
 ) -> Result<Option<T>, Error> {
     match (most, wanted) {
-        (Some(most), Some(wanted)) if wanted > most => Err(Error::invalid(format!(
-            "{key} may be narrowed only: it is {wanted} in {source}, and {most} on this node"
+        (Some(most), Some(wanted)) if !wanted.is_within(most) => Err(Error::invalid(format!(
+            "{key} may be narrowed only: it is {} in {source}, and {} on this node",
+            wanted.text(),
+            most.text()
         ))),
-        (most, wanted) => Ok(wanted.or(most)),
+        (most, wanted) => Ok(wanted.as_ref().or(most.as_ref()).cloned()),
     }
+}
+
+/// The word for an empty list, which no text at all may be a mistake for.
+const EMPTY: &str = "none";
+
+/// A list in one text, separated by commas or spaces; none if there is nothing in it.
+fn list(text: &str) -> Option<Vec<&str>> {
+    if text == EMPTY {
+        return Some(Vec::new());
+    }
+    let words = text.split(|c: char| c == ',' || c.is_whitespace());
+    let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+    (!words.is_empty()).then_some(words)
+}
+
+fn list_text(list: Vec<String>) -> String {
+    if list.is_empty() {
+        return EMPTY.to_owned();
+    }
+    list.join(" ")
+}
+
+fn is_serving(name: &str) -> bool {
+    SERVING.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn isolate_network(spec: &mut Spec) {
@@ -287,6 +435,24 @@ fn linear_memory<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u6
     match u64::deserialize(input)? {
         few if few < PAGE => Err(serde::de::Error::custom(format!(
             "linear_memory: {few} is not {LINEAR_MEMORY}"
+        ))),
+        bytes => Ok(Some(bytes)),
+    }
+}
+
+fn instances<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
+    match u64::deserialize(input)? {
+        0 => Err(serde::de::Error::custom(format!(
+            "instances: 0 is not {INSTANCES}"
+        ))),
+        instances => Ok(Some(instances)),
+    }
+}
+
+fn stack<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
+    match u64::deserialize(input)? {
+        few if few < SMALLEST_STACK => Err(serde::de::Error::custom(format!(
+            "stack: {few} is not {STACK}"
         ))),
         bytes => Ok(Some(bytes)),
     }
@@ -384,6 +550,26 @@ mod tests {
                 "SHIMWRIGHT_NETWORK=host",
                 "\"host\" is not none or container",
             ),
+            (
+                "SHIMWRIGHT_NAME_LOOKUP=dns",
+                "\"dns\" is not none or container",
+            ),
+            ("SHIMWRIGHT_INSTANCES=0", "\"0\" is not a number of inst"),
+            ("SHIMWRIGHT_STACK=8192", "\"8192\" is not a number of bytes"),
+            (
+                "SHIMWRIGHT_TABLE_ELEMENTS=-1",
+                "\"-1\" is not a number of elements",
+            ),
+            ("SHIMWRIGHT_OUTBOUND=", "\"\" is not none or a list"),
+            (
+                "SHIMWRIGHT_OUTBOUND=10.0.0.0/8, example.com",
+                "SHIMWRIGHT_OUTBOUND: \"example.com\" is not a network",
+            ),
+            ("SHIMWRIGHT_ENVIRONMENT= ", "\" \" is not none or a list"),
+            (
+                "SHIMWRIGHT_ENVIRONMENT=*_KEY",
+                "\"*_KEY\" is not the name of a variable",
+            ),
         ] {
             let spec = spec("", &format!("{env:?}"));
             let error = limits("").narrow_for(&spec).unwrap_err().to_string();
@@ -395,10 +581,74 @@ mod tests {
             ("open_files = 1", "open_files"),
             ("linear_memory = 65535", "linear_memory"),
             ("rootfs = 'ro'", "ro"),
+            ("instances = 0", "instances"),
+            ("stack = 4096", "stack"),
+            ("outbound = ['example.com']", "example.com"),
+            ("outbound = '10.0.0.0/8'", "sequence"),
+            ("environment = ['A=B']", "A=B"),
         ] {
             let error = toml::from_str::<Limits>(text).unwrap_err();
             assert!(error.message().contains(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn lists_are_narrowed_entry_by_entry() {
+        let node =
+            limits("outbound = ['10.0.0.0/8:443', 'fd00::/8']\nenvironment = ['APP_*', 'A']");
+        let spec = |annotations: &str, env: &str| node.narrow_for(&spec(annotations, env));
+        let narrowed = spec(
+            r#""dev.shimwright.outbound":"10.1.0.0/16:443, [fd00::1]:53","dev.shimwright.environment":"A APP_B""#,
+            r#""SHIMWRIGHT_OUTBOUND=10.1.2.3:443","SHIMWRIGHT_ENVIRONMENT=none""#,
+        );
+        let expected = limits("outbound = ['10.1.2.3:443']\nenvironment = []");
+        assert_eq!(narrowed.unwrap(), expected);
+        let refusal = spec("", r#""SHIMWRIGHT_OUTBOUND=10.0.0.0/8:443 10.0.0.0/8:80""#);
+        assert_eq!(
+            refusal.unwrap_err().to_string(),
+            "outbound may be narrowed only: it is 10.0.0.0/8:443 10.0.0.0/8:80 in \
+             SHIMWRIGHT_OUTBOUND, and 10.0.0.0/8:443 [fd00::/8] on this node"
+        );
+        let refusal = spec(r#""dev.shimwright.environment":"*""#, "");
+        let refusal = refusal.unwrap_err().to_string();
+        assert!(refusal.contains("it is * in"), "{refusal}");
+        // Nothing can be added to nothing.
+        let nothing = limits("outbound = []").narrow(&limits("outbound = ['::1']"), "x");
+        assert!(
+            nothing
+                .unwrap_err()
+                .to_string()
+                .ends_with("none on this node")
+        );
+    }
+
+    #[test]
+    fn the_guest_is_given_the_variables_that_are_named() {
+        let some = limits("environment = ['APP_*']");
+        assert!(some.shows("APP_KEY") && !some.shows("PATH"));
+        // Whoever serves the guest reads these.
+        assert!(some.shows("SHIMWRIGHT_HTTP_ADDRESS") && some.shows("WASMTIME_HTTP_BACKLOG"));
+        assert!(!some.shows("SHIMWRIGHT_TIME_LIMIT"));
+        assert!(limits("").shows("PATH"));
+    }
+
+    #[test]
+    fn an_engine_is_asked_for_what_only_it_can_keep() {
+        let asked = |toml: &str| -> Vec<Limit> { limits(toml).kept_by_the_engine().collect() };
+        assert_eq!(
+            asked("time_limit = 1\nrootfs = 'none'\nenvironment = []"),
+            []
+        );
+        assert_eq!(asked("name_lookup = 'container'"), []);
+        assert_eq!(
+            asked("stack = 65536\nname_lookup = 'none'\noutbound = []"),
+            [Limit::Stack, Limit::Outbound, Limit::NameLookup]
+        );
+        assert_eq!(asked("network = 'none'\noutbound = []"), []);
+        assert_eq!(
+            asked("linear_memory = 65536\ntable_elements = 0\ninstances = 1"),
+            [Limit::LinearMemory, Limit::TableElements, Limit::Instances]
+        );
     }
 
     #[test]

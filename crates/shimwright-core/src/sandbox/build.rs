@@ -154,6 +154,7 @@ impl Job<'_> {
             id: self.id,
             options: self.options,
             store: self.store,
+            rootfs: self.mounts,
             shim_alive: Arc::new(self.shim_alive),
         };
         let exec = programs.find(&root, &mounts, &process, None, &spec)?;

@@ -170,6 +170,15 @@ fn adapt(spec: &mut Spec, mut process: Process, kind: ContainerKind) {
     }
 }
 
+/// Makes a container's spec that of a further process, see [`crate::fuzzing`].
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(mut spec: Spec, process: Process) {
+    namespaces(&spec);
+    adapt(&mut spec, process, ContainerKind::Wasm);
+    let linux = spec.linux().as_ref();
+    assert!(linux.is_none_or(|linux| linux.namespaces().is_none()));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,19 +2,20 @@
 //! the image.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use containerd_shim_protos::api::Mount as RootfsMount;
 use oci_spec::runtime::{Mount, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use super::entrypoint::{self, Entrypoint, Program as Found};
 use super::executor::{Exec, Target, c_strings};
-use crate::artifact::{Artifact, Wasm};
+use crate::artifact::{Artifact, Kind, Precompiled, Wasm};
 use crate::cache::{self, Cache};
-use crate::content::Store;
+use crate::content::{Layer, Store};
 use crate::engine::{Engine, Refusal};
 use crate::error::{Context, Error};
 use crate::figures::Figures;
@@ -22,9 +23,9 @@ use crate::host::Host;
 use crate::linked::Program;
 use crate::options::RuntimeOptions;
 use crate::policy::{self, Limits};
-use crate::runner::{self, Orders};
+use crate::runner::{self, EngineLimits, Orders};
 use crate::workload::{DEFAULT_FUNCTION, Workload};
-use crate::{compiler, node, sys};
+use crate::{compiler, node};
 
 /// What a container was made for; a process that joins it later may be of the other kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,8 @@ pub(crate) struct Programs<'a> {
     pub(crate) id: &'a str,
     pub(crate) options: &'a RuntimeOptions,
     pub(crate) store: &'a Store,
+    /// What was mounted as the root file system, if that is known.
+    pub(crate) rootfs: &'a [RootfsMount],
     /// See [`Exec::shim_alive`].
     pub(crate) shim_alive: Arc<OwnedFd>,
 }
@@ -65,17 +68,15 @@ impl Programs<'_> {
         match entrypoint::find(root, mounts, process)? {
             Some((_, Found::Linux(path))) => self.linux(&path, process),
             Some((entrypoint, Found::Wasm(file))) => {
-                let mapping = sys::Mapping::of_file(file.as_fd()).context("read the module")?;
-                let digest = cache::digest(mapping.as_ref());
-                self.wasm(entrypoint, (file, digest), process, spec)
+                self.wasm(entrypoint, Source::File(file, root), process, spec)
             }
             None if joins == Some(ContainerKind::Linux) => Err(Error::invalid(format!(
                 "no such file or directory: {} is not in the root file system",
                 first_argument(process)
             ))),
             None => {
-                let (entrypoint, wasm) = self.wasm_layer(process)?;
-                self.wasm(entrypoint, wasm, process, spec)
+                let (entrypoint, layer) = self.wasm_layer(process)?;
+                self.wasm(entrypoint, Source::Layer(layer), process, spec)
             }
         }
     }
@@ -98,7 +99,7 @@ impl Programs<'_> {
     }
 
     /// The file is not in the root: an image may hold its module as a layer.
-    fn wasm_layer(&self, process: &Process) -> Result<(Entrypoint, (File, cache::Hex)), Error> {
+    fn wasm_layer(&self, process: &Process) -> Result<(Entrypoint, Layer), Error> {
         let argument = first_argument(process);
         let layer = self.store.layer(self.id).with_context(|| {
             format!(
@@ -108,7 +109,7 @@ impl Programs<'_> {
             )
         })?;
         match layer {
-            Some(layer) => Ok((Entrypoint::parse(argument), (layer.wasm, layer.digest))),
+            Some(layer) => Ok((Entrypoint::parse(argument), layer)),
             None => Err(Error::invalid(format!(
                 "no such file or directory: the entrypoint {argument} is not in the root file \
                  system, and the image has no WebAssembly layer"
@@ -119,24 +120,21 @@ impl Programs<'_> {
     fn wasm(
         &self,
         entrypoint: Entrypoint,
-        (file, digest): (File, cache::Hex),
+        source: Source<'_>,
         process: &Process,
         spec: &Spec,
     ) -> Result<Exec, Error> {
         let limits = node::limits(self.options)?.narrow_for(spec)?;
         let engine = self.host.engine(&self.options.engine())?;
-        let wasm = Wasm::open(&file)
-            .map_err(|error| Error::invalid(format!("{}: {error}", entrypoint.path)))?;
-        let kind = wasm.kind();
-        self.accepted(&*engine, wasm, &limits)?;
-
-        let precompiled = self.precompiled(&*engine, &file, &digest);
-        let (precompiled, mut figures) = precompiled.map_err(|error| match error {
+        let code = self.code(&*engine, source, &limits);
+        let Code {
+            artifact,
+            precompiled,
+            mut figures,
+        } = code.map_err(|error| match error {
             Error::Invalid { what } => Error::invalid(format!("{}: {what}", entrypoint.path)),
             other => other,
         })?;
-        let is_precompiled = precompiled.is_some();
-        let artifact = precompiled.unwrap_or(file);
         figures.artifact_bytes = artifact.metadata().context("inspect the artifact")?.len();
         let artifact = OwnedFd::from(artifact);
         let mut args = process.args().clone().unwrap_or_default();
@@ -146,12 +144,19 @@ impl Programs<'_> {
         let orders = Orders {
             function: entrypoint.function,
             args: args.clone(),
-            env: policy::env(process),
+            env: policy::env(process, &limits),
             preopens: policy::preopens(),
             artifact: artifact.as_raw_fd(),
-            precompiled: is_precompiled.then(|| kind.into()),
+            precompiled: precompiled.map(Into::into),
             time_limit: limits.time_limit,
-            linear_memory: limits.linear_memory,
+            limits: EngineLimits {
+                linear_memory: limits.linear_memory,
+                table_elements: limits.table_elements,
+                instances: limits.instances,
+                stack: limits.stack,
+                outbound: limits.outbound.clone(),
+                name_lookup: limits.name_lookup(),
+            },
             options: self.options.engine.clone(),
         };
         let orders = orders.write()?;
@@ -170,44 +175,59 @@ impl Programs<'_> {
         })
     }
 
-    fn accepted(&self, engine: &dyn Engine, wasm: Wasm, limits: &Limits) -> Result<(), Error> {
-        let workload = Workload::new(Artifact::Wasm(wasm)).with_function(DEFAULT_FUNCTION);
-        let accepted = engine.accepts(&workload);
-        let accepted = accepted.and_then(|()| match limits.linear_memory {
-            Some(_) if !engine.limits_linear_memory() => {
-                Err(Refusal::new("this engine cannot keep to linear_memory"))
-            }
-            _ => Ok(()),
-        });
-        accepted.map_err(|source| Error::Refused {
-            engine: self.host.name,
-            source,
-        })
-    }
-
-    /// The native code of a module, if the engine compiles ahead of time, and what it has cost.
-    fn precompiled(
+    /// What the runner is going to load: the native code of a module if the engine compiles ahead
+    /// of time, or the module itself.
+    fn code(
         &self,
         engine: &dyn Engine,
-        file: &File,
-        digest: &str,
-    ) -> Result<(Option<File>, Figures), Error> {
+        source: Source<'_>,
+        limits: &Limits,
+    ) -> Result<Code, Error> {
         let mut figures = Figures::default();
         let Some(precompiler) = engine.precompiler() else {
-            return Ok((None, figures));
+            let artifact = self.read(source)?;
+            self.accepted(engine, Artifact::Wasm(open(&artifact)?), limits)?;
+            return Ok(Code {
+                artifact,
+                precompiled: None,
+                figures,
+            });
         };
-        figures.cache_hit = Some(true);
         let fingerprint = precompiler.fingerprint();
         let cache = Cache::open()?;
         let key = |digest: &str| cache::key(self.host.name, &fingerprint, digest);
-        if let Some(found) = cache.find(&key(digest))? {
-            return Ok((Some(found), figures));
+        let (digest, kind) = match &source {
+            Source::File(file, path) => {
+                let kind = open(file)?.kind();
+                let mounts = self.rootfs;
+                (cache.digest(file, cache::Root { path, mounts })?, kind)
+            }
+            Source::Layer(layer) => {
+                let kind = Kind::detect(&layer.preamble);
+                let kind = kind.map_err(|error| Error::invalid(error.to_string()))?;
+                let digest = layer.digest().context("look at the layer")?;
+                (digest.to_owned(), kind)
+            }
+        };
+        if let Some(found) = cache.find(&key(&digest))? {
+            let artifact = found.try_clone().context("keep the artifact")?;
+            let artifact = Artifact::Precompiled(Precompiled::trusted(artifact, kind));
+            self.accepted(engine, artifact, limits)?;
+            figures.cache_hit = Some(true);
+            return Ok(Code {
+                artifact: found,
+                precompiled: Some(kind),
+                figures,
+            });
         }
+        let file = self.read(source)?;
         // What is compiled must be what the key names, whatever happens to the file meanwhile.
-        let frozen = cache::frozen(file).context("read the module")?;
-        let mapping = sys::Mapping::of_file(frozen.as_fd()).context("read the module")?;
-        let key = key(&cache::digest(mapping.as_ref()));
+        let frozen = cache::frozen(&file).context("read the module")?;
+        let wasm = open(&frozen)?;
+        let (key, kind) = (key(&cache::digest(wasm.bytes())), wasm.kind());
+        self.accepted(engine, Artifact::Wasm(wasm), limits)?;
         let empty = cache.empty_directory();
+        figures.cache_hit = Some(true);
         // Another launcher may be compiling the same, which is then found like any other.
         let compile = |output: &File| {
             let begin = Instant::now();
@@ -216,9 +236,65 @@ impl Programs<'_> {
             figures.cache_hit = Some(false);
             Ok(())
         };
-        let found = cache.find_or_compile(&key, compile)?;
-        Ok((Some(found), figures))
+        let artifact = cache.find_or_compile(&key, compile)?;
+        if figures.cache_hit == Some(false)
+            && let Err(error) = node::cache_size().and_then(|most| cache.sweep(most, &key))
+        {
+            tracing::warn!(%error, "cannot make room in the cache");
+        }
+        Ok(Code {
+            artifact,
+            precompiled: Some(kind),
+            figures,
+        })
     }
+
+    fn read(&self, source: Source<'_>) -> Result<File, Error> {
+        match source {
+            Source::File(file, _) => Ok(file),
+            Source::Layer(layer) => self.store.fetch(&layer).context("fetch the layer"),
+        }
+    }
+
+    fn accepted(
+        &self,
+        engine: &dyn Engine,
+        artifact: Artifact,
+        limits: &Limits,
+    ) -> Result<(), Error> {
+        let workload = Workload::new(artifact).with_function(DEFAULT_FUNCTION);
+        let accepted = engine.accepts(&workload);
+        let accepted = accepted.and_then(|()| {
+            let mut asked = limits.kept_by_the_engine();
+            match asked.find(|limit| !engine.keeps().contains(limit)) {
+                Some(limit) => Err(Refusal::new(format!("this engine cannot keep to {limit}"))),
+                None => Ok(()),
+            }
+        });
+        accepted.map_err(|source| Error::Refused {
+            engine: self.host.name,
+            source,
+        })
+    }
+}
+
+/// Where a guest comes from.
+enum Source<'a> {
+    /// A file in the root file system at this path.
+    File(File, &'a Path),
+    Layer(Layer),
+}
+
+/// What a runner loads.
+struct Code {
+    artifact: File,
+    /// Its kind if it is native code.
+    precompiled: Option<Kind>,
+    figures: Figures,
+}
+
+fn open(file: &File) -> Result<Wasm, Error> {
+    Wasm::open(file).map_err(|error| Error::invalid(error.to_string()))
 }
 
 fn first_argument(process: &Process) -> &str {

@@ -104,6 +104,15 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// Finds mounts in a mount table, see [`crate::fuzzing`].
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(mountinfo: &str) {
+    let target = Path::new("/b/rootfs");
+    for point in mounts_below(mountinfo, target) {
+        assert!(Path::new(&point).starts_with(target), "{point:?}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -419,6 +419,16 @@ fn limit_devices(resources: &LinuxResources, directory: &Path) -> std::io::Resul
         .try_for_each(|rule| std::fs::write(directory.join("devices.allow"), rule))
 }
 
+/// Says whether this module can build the sandbox of a spec, see [`crate::fuzzing`].
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(spec: &Spec) {
+    can(spec, &Hierarchies::default());
+    if let Some(path) = spec.linux().as_ref().and_then(cgroups_path) {
+        let is_inside = |part| matches!(part, Component::RootDir | Component::Normal(_));
+        assert!(path.components().all(is_inside), "{path:?}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

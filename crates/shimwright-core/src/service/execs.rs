@@ -228,6 +228,7 @@ impl Task {
                     id: &self.id,
                     options: &sandbox.options,
                     store: &shared.store,
+                    rootfs: &[],
                     shim_alive: Arc::new(shim_alive),
                 },
                 bundle,

@@ -125,6 +125,20 @@ pub(super) fn stdin() -> Result<Vec<u8>, Error> {
     Ok(input)
 }
 
+/// Reads the input of `start`, see [`crate::fuzzing`].
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(input: &[u8]) {
+    let flags = Flags {
+        id: "c".into(),
+        namespace: "n".into(),
+        ..Flags::default()
+    };
+    if let Ok(request) = Request::parse(&flags, input, "/ttrpc", "/grpc") {
+        let answer = request.answer("unix:///s");
+        assert!(answer.is_ok_and(|answer| !answer.is_empty()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -176,6 +176,17 @@ fn decode(name: &str, text: &str, is_query: bool) -> Result<Vec<u8>, Error> {
     Ok(decoded)
 }
 
+/// Takes the name of a stream apart, see [`crate::fuzzing`].
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(name: &str) {
+    match Place::parse(name) {
+        Ok(Place::Path(path) | Place::File(path)) => assert!(path.is_absolute()),
+        Ok(Place::Logger(program)) => assert!(program.path.to_bytes().starts_with(b"/")),
+        Ok(Place::Null) => assert!(name.is_empty()),
+        Err(_) => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -211,9 +211,14 @@ fn an_exec_has_the_user_of_its_own_spec_and_the_walls_of_the_container(engine: &
     process["user"] = json!({ "uid": 1234, "gid": 5678, "additionalGids": [9] });
     process["noNewPrivileges"] = json!(false);
     process["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 77, "hard": 77 }]);
-    let none = Default::default();
-    let exec = container.shim.add_exec("a", "e", &process, none).unwrap();
+    let output = container.output("out");
+    let streams = [String::new(), output.path(), String::new()];
+    let exec = container
+        .shim
+        .add_exec("a", "e", &process, streams)
+        .unwrap();
     let pid = exec.start().unwrap();
+    output.wait_for("ready").unwrap();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     for line in [
         "Uid:\t1234\t1234\t1234\t1234",
@@ -221,6 +226,8 @@ fn an_exec_has_the_user_of_its_own_spec_and_the_walls_of_the_container(engine: &
         "Groups:\t9 ",
         "NoNewPrivs:\t1",
         "Seccomp:\t2",
+        // The container's and the runner's own.
+        "Seccomp_filters:\t2",
         "CapEff:\t0000000000000000",
         "CapPrm:\t0000000000000000",
     ] {

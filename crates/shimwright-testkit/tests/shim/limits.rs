@@ -1,6 +1,6 @@
 //! What the node allows guests, and what a container may take from that.
 
-use shimwright_guests::{FILES, HELLO, IDLE, MEMORY, SPIN};
+use shimwright_guests::{ENV, FILES, HELLO, IDLE, MEMORY, SPIN};
 use shimwright_testkit::protos::ttrpc::Code;
 use shimwright_testkit::{Bundle, Containerd, Shim};
 
@@ -17,6 +17,8 @@ for_each_engine! {
     a_guest_without_a_network_has_a_namespace_of_its_own
     a_wider_setting_of_a_container_is_refused
     a_mistake_of_the_node_shows_at_start
+    a_guest_is_given_the_variables_that_are_named
+    what_an_engine_cannot_keep_is_refused_and_the_rest_does_not_hinder
 }
 
 fn bundle(engine: &str, config: &str, guest: shimwright_guests::Guest) -> (Containerd, Bundle) {
@@ -180,6 +182,72 @@ fn a_guest_without_a_network_has_a_namespace_of_its_own(engine: &str) {
     let routes = std::fs::read_to_string(format!("/proc/{pid}/net/route")).unwrap();
     assert!(routes.lines().count() <= 1, "{routes}");
     end(&shim, "a");
+    finish(&containerd, &shim);
+}
+
+fn a_guest_is_given_the_variables_that_are_named(engine: &str) {
+    let config = "[limits]\nenvironment = ['APP_*', 'PATH']\n";
+    let (containerd, bundle) = bundle(engine, config, ENV);
+    let mut bundle = bundle
+        .env(&[
+            "APP_A=1",
+            "SECRET=2",
+            "APP_B=3",
+            "PATH=/",
+            "SHIMWRIGHT_ENVIRONMENT=APP_B,PATH",
+        ])
+        .unwrap();
+    let output = bundle.stdout().unwrap();
+    let shim = containerd.start(&bundle).unwrap();
+    shim.create(&bundle).unwrap();
+    assert_eq!(run(&shim, "a"), 0);
+    assert_eq!(output.text().unwrap(), "APP_B=3\nPATH=/\n");
+    delete(&containerd, &shim);
+}
+
+/// The limits that an engine keeps itself.
+fn kept(engine: &str) -> &'static [&'static str] {
+    match engine {
+        "containerd-shim-wasmtime-v1" => &[
+            "linear_memory",
+            "table_elements",
+            "instances",
+            "stack",
+            "outbound",
+            "name_lookup",
+        ],
+        "containerd-shim-wasmer-v1" => &["linear_memory", "outbound", "name_lookup"],
+        "containerd-shim-wasmedge-v1" => &["linear_memory"],
+        // Its guests have no network.
+        _ => &["outbound", "name_lookup"],
+    }
+}
+
+fn what_an_engine_cannot_keep_is_refused_and_the_rest_does_not_hinder(engine: &str) {
+    let (containerd, bundle) = bundle(engine, "", HELLO);
+    let shim = containerd.start(&bundle).unwrap();
+    let set = [
+        ("linear_memory", "16777216"),
+        ("table_elements", "1000"),
+        ("instances", "1"),
+        ("stack", "262144"),
+        ("outbound", "10.0.0.0/8:443,[fd00::/8]"),
+        ("name_lookup", "none"),
+    ];
+    for (key, value) in set {
+        let bundle = containerd.bundle(key).unwrap().guest(HELLO).unwrap();
+        let bundle = bundle
+            .annotation(&format!("dev.shimwright.{key}"), value)
+            .unwrap();
+        if kept(engine).contains(&key) {
+            shim.create(&bundle).unwrap();
+            assert_eq!(run(&shim, key), 0, "{key}");
+            shim.delete(key).unwrap();
+        } else {
+            let text = refused(shim.create(&bundle), Code::INVALID_ARGUMENT);
+            assert!(text.contains(&format!("cannot keep to {key}")), "{text}");
+        }
+    }
     finish(&containerd, &shim);
 }
 

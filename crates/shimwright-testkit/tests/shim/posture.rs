@@ -10,6 +10,7 @@ use crate::{end, finish, for_each_engine, started};
 for_each_engine! {
     the_guest_has_the_user_of_the_spec
     the_guest_can_gain_no_privileges
+    the_engine_makes_only_the_system_calls_of_engines
     the_guest_has_nothing_of_the_shims_environment
     the_guest_has_no_descriptor_of_the_shims
     there_is_no_proc_in_the_container
@@ -54,6 +55,20 @@ fn the_guest_can_gain_no_privileges(engine: &str) {
         for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
             assert_eq!(status(pid, set), ["0000000000000000"], "{set}");
         }
+    });
+}
+
+fn the_engine_makes_only_the_system_calls_of_engines(engine: &str) {
+    with_guest(engine, |_, shim, pid| {
+        // The spec of the test has no filter of its own.
+        assert_eq!(status(pid, "Seccomp"), ["2"]);
+        assert_eq!(status(pid, "Seccomp_filters"), ["1"]);
+        for thread in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+            let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+            assert!(status.contains("\nSeccomp:\t2\n"), "{status}");
+        }
+        let shim = shim.connect_task("a").unwrap().shim_pid;
+        assert_eq!(status(shim, "Seccomp"), ["0"]);
     });
 }
 

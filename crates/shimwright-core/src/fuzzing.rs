@@ -1,0 +1,219 @@
+//! The parsers of what others hand us, for the targets in `fuzz/`. A parser may refuse anything, but
+//! must not panic, and what it accepts must be what the rest relies on.
+//!
+//! The inputs that the targets begin with are run by a test below too.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use oci_spec::image::{ImageIndex, ImageManifest};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
+
+use crate::artifact::{Kind, MAGIC, Wasm};
+use crate::options::{self, RuntimeOptions};
+use crate::outbound::Outbound;
+use crate::policy::{self, Limits};
+use crate::sandbox::entrypoint::Entrypoint;
+use crate::sandbox::{entrypoint, join, rootfs, spawn};
+use crate::shim::bootstrap;
+use crate::stdio::uri;
+use crate::{bundle, cgroup, figures, image, metrics};
+
+/// Takes any bytes.
+pub type Parser = fn(&[u8]);
+
+/// Every parser, by the name of its target and of the directory of what that begins with.
+pub const PARSERS: [(&str, Parser); 11] = [
+    ("annotations", annotations),
+    ("bootstrap", bootstrap),
+    ("config", config),
+    ("figures", figures),
+    ("image", image),
+    ("options", options),
+    ("outbound", outbound),
+    ("record", record),
+    ("resources", resources),
+    ("uri", uri),
+    ("wasm", wasm),
+];
+
+/// `config.json`: from a spec to what a guest is given and how its sandbox is built.
+pub fn config(bytes: &[u8]) {
+    let Ok(mut spec) = serde_json::from_slice::<Spec>(bytes) else {
+        return;
+    };
+    let group = bundle::group(spec.annotations().as_ref(), "id");
+    assert!(!group.is_empty());
+    spawn::fuzz(&spec);
+    let process = spec.process().clone().unwrap_or_default();
+    entrypoint::fuzz(spec.mounts().as_deref().unwrap_or_default(), &process);
+    if let Ok(limits) = Limits::default().narrow_for(&spec) {
+        for (name, _) in policy::env(&process, &limits) {
+            assert!(limits.shows(&name));
+        }
+        limits.apply(&mut spec, Path::new("/empty"));
+    }
+    let _ = policy::take_groups(&mut spec);
+    policy::restrict(&mut spec);
+    for mount in spec.mounts().iter().flatten() {
+        let kind = mount.typ().as_deref().unwrap_or_default();
+        assert!(
+            kind != "sysfs" && kind != "cgroup" && kind != "devpts",
+            "{kind}"
+        );
+    }
+    if let Some(process) = spec.process() {
+        assert_eq!(process.no_new_privileges(), Some(true));
+        assert_eq!(process.terminal(), None);
+    }
+    join::fuzz(spec, process);
+    // The spec of a further process is one of its own.
+    let _ = serde_json::from_slice::<Process>(bytes);
+}
+
+/// The runtime options: the first byte says in which form.
+pub fn options(bytes: &[u8]) {
+    let Some((form, value)) = bytes.split_first() else {
+        return;
+    };
+    match form {
+        b't' => {
+            if let Ok(text) = std::str::from_utf8(value) {
+                let _ = toml::from_str::<RuntimeOptions>(text);
+            }
+        }
+        // One that names a file would have it read.
+        b'c' if !value.contains(&b'/') => options::fuzz("runtimeoptions.v1.Options", value),
+        b'r' => options::fuzz("x/containerd.runc.v1.Options", value),
+        _ => {}
+    }
+}
+
+/// What a container asks for: `key=value` in each line, of annotations up to an empty line, and then
+/// of variables.
+pub fn annotations(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let (annotations, variables) = text.split_once("\n\n").unwrap_or((text, ""));
+    let annotations: HashMap<_, _> = annotations
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, value)| (format!("dev.shimwright.{key}"), value.to_owned()))
+        .collect();
+    let mut process = Process::default();
+    process.set_env(Some(
+        variables
+            .lines()
+            .map(|line| format!("SHIMWRIGHT_{line}"))
+            .collect(),
+    ));
+    let mut spec = Spec::default();
+    spec.set_annotations(Some(annotations));
+    spec.set_process(Some(process));
+    let node: Limits = toml::from_str(NODE).expect("the limits of the node are right");
+    let Ok(narrowed) = node.narrow_for(&spec) else {
+        return;
+    };
+    let again = node
+        .narrow(&narrowed, "itself")
+        .map_err(|error| error.to_string());
+    assert_eq!(again.as_ref(), Ok(&narrowed), "it is not within the node's");
+    assert!(!narrowed.shows("PATH"));
+}
+
+const NODE: &str = "time_limit = 60\nopen_files = 512\nlinear_memory = 1048576\nstack = 131072\n\
+    outbound = ['10.0.0.0/8:443', 'fd00::/8']\nenvironment = ['APP_*']\nrootfs = 'read-only'\n";
+
+/// Destinations in an annotation, and an address: `10.0.0.0/8:443 ::1 @127.0.0.1:80`.
+pub fn outbound(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let (list, address) = text.split_once('@').unwrap_or((text, ""));
+    let Ok(outbound) = Outbound::new(list.split(' ')) else {
+        return;
+    };
+    assert!(outbound.is_within(&outbound));
+    let again = Outbound::new(Vec::<String>::from(outbound.clone()));
+    assert_eq!(again.as_ref(), Ok(&outbound), "it is not as it was written");
+    if let Ok(address) = address.parse() {
+        let most = Outbound::new(["0.0.0.0/0", "::/0"]).expect("these are destinations");
+        assert!(most.allows(address) && outbound.is_within(&most));
+        outbound.allows(address);
+    }
+}
+
+/// An image's index and manifest.
+pub fn image(bytes: &[u8]) {
+    if let Ok(index) = serde_json::from_slice::<ImageIndex>(bytes) {
+        let _ = image::choose(&index);
+    }
+    if let Ok(manifest) = serde_json::from_slice::<ImageManifest>(bytes) {
+        image::layer(&manifest);
+    }
+}
+
+/// The beginning of a program and the name it is called by.
+pub fn wasm(bytes: &[u8]) {
+    if Kind::detect(bytes).is_ok() {
+        assert!(bytes.starts_with(&MAGIC));
+        let wasm = Wasm::new(bytes.to_vec()).expect("it has been detected");
+        assert_eq!(wasm.bytes(), bytes);
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let entrypoint = Entrypoint::parse(text);
+        assert!(text.starts_with(&entrypoint.path) && !entrypoint.function.is_empty());
+    }
+}
+
+/// The name of a stream.
+pub fn uri(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        uri::fuzz(text);
+    }
+}
+
+/// What we have written down about a container.
+pub fn record(bytes: &[u8]) {
+    bundle::fuzz(bytes);
+}
+
+/// The input of `start`.
+pub fn bootstrap(bytes: &[u8]) {
+    bootstrap::fuzz(bytes);
+}
+
+/// An update of a container's limits.
+pub fn resources(bytes: &[u8]) {
+    if let Ok(resources) = serde_json::from_slice::<LinuxResources>(bytes) {
+        cgroup::limits::fuzz(&resources);
+    }
+}
+
+/// Files of the kernel's; an empty line is between two of them.
+pub fn figures(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let (first, second) = text.split_once("\n\n").unwrap_or((text, text));
+    cgroup::fuzz(first, second);
+    metrics::fuzz(first);
+    figures::fuzz(first);
+    rootfs::fuzz(first);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_targets_begin_with_is_taken() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+        for (name, parse) in PARSERS {
+            let files = std::fs::read_dir(corpus.join(name)).unwrap();
+            let run = files.map(|file| parse(&std::fs::read(file.unwrap().path()).unwrap()));
+            assert_ne!(run.count(), 0, "{name}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Programs that are recognised instead of being read again.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use shimwright_guests::EXIT_CODE;
+use shimwright_testkit::{CACHE_DIR_VARIABLE, poll};
+
+use crate::{containerd, finish, run};
+
+/// A guest with so much in a section that says nothing that its digest is worth remembering.
+fn large() -> Vec<u8> {
+    let mut guest = EXIT_CODE.wasm().to_vec();
+    let content = [&[3][..], b"pad", &vec![0; 1 << 20]].concat();
+    guest.push(0);
+    // LEB128, in three bytes.
+    let length = u32::try_from(content.len()).unwrap();
+    for shift in [0, 7] {
+        guest.push(u8::try_from(length >> shift & 0x7f).unwrap() | 0x80);
+    }
+    guest.push(u8::try_from(length >> 14).unwrap());
+    guest.extend(content);
+    guest
+}
+
+/// The digests that are remembered of a file in a layer.
+fn remembered(file: &Path) -> Vec<PathBuf> {
+    let metadata = std::fs::metadata(file).unwrap();
+    let beginning = format!("{}-{}-", metadata.dev(), metadata.ino());
+    let cache = PathBuf::from(std::env::var_os(CACHE_DIR_VARIABLE).expect("a cache for the tests"));
+    let boots = std::fs::read_dir(cache.join("digests"));
+    let files = boots
+        .into_iter()
+        .flatten()
+        .flat_map(|boot| std::fs::read_dir(boot.unwrap().path()).unwrap());
+    files
+        .map(|file| file.unwrap().path())
+        .filter(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            name.starts_with(&beginning)
+        })
+        .collect()
+}
+
+#[test]
+fn a_program_in_a_layer_is_recognised_in_every_container_of_the_image() {
+    let containerd = containerd("containerd-shim-wasmtime-v1");
+    let bundle = |id: &str| {
+        let bundle = containerd.bundle(id).unwrap().pod("p").unwrap();
+        bundle.args(&["/guest.wasm", "7"]).unwrap()
+    };
+    let image = bundle("image")
+        .file("/guest.wasm", &large(), 0o755)
+        .unwrap();
+    let file = image.image().join("guest.wasm");
+    let shim = containerd.start(&image).unwrap();
+    let live = |id: &str| {
+        let bundle = bundle(id).overlay_of(&image).unwrap();
+        shim.create(&bundle).unwrap();
+        assert_eq!(run(&shim, id), 7);
+        shim.delete(id).unwrap();
+    };
+    live("a");
+    // What is so new could change unseen.
+    let changed = Duration::from_secs(u64::try_from(file.metadata().unwrap().ctime()).unwrap());
+    let is_old = || SystemTime::now() > SystemTime::UNIX_EPOCH + changed + Duration::from_secs(4);
+    poll(|| is_old().then_some(())).unwrap();
+    live("b");
+    let [known] = &remembered(&file)[..] else {
+        panic!("{:?}", remembered(&file));
+    };
+    // Each container has an overlay of its own; who recognises the program in the next one does
+    // not read it, and believes what is remembered.
+    std::fs::write(known, "0".repeat(64)).unwrap();
+    live("c");
+    let text = std::fs::read_to_string(known).unwrap();
+    assert_eq!(text, "0".repeat(64));
+    finish(&containerd, &shim);
+}

@@ -1,0 +1,4 @@
+//! What a container asks for.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| shimwright_core::fuzzing::annotations(bytes));

@@ -1,0 +1,4 @@
+//! `config.json`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| shimwright_core::fuzzing::config(bytes));

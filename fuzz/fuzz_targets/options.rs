@@ -1,0 +1,4 @@
+//! The runtime options.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| shimwright_core::fuzzing::options(bytes));

@@ -1,0 +1,142 @@
+//! `cargo xtask fuzz`: the targets in `fuzz/`, each for some seconds, by cargo-fuzz.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::cargo::{self, BUILD_DEADLINE};
+use crate::error::{Context, Result, ensure, error};
+use crate::process;
+
+/// The directory of the targets, below that of the workspace.
+const DIRECTORY: &str = "fuzz";
+
+const REMEDY: &str = "cargo-fuzz is not installed: `cargo install cargo-fuzz`";
+
+const QUERY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long one input may take, in seconds.
+const PATIENCE: &str = "-timeout=10";
+
+pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+    let arguments = Arguments::parse(args)?;
+    let targets = targets()?;
+    if let Some(name) = &arguments.target {
+        let known = targets.join(", ");
+        ensure!(
+            targets.contains(name),
+            "there is no target {name}, but {known}"
+        );
+    }
+    let version = process::run(cargo::cargo(&["fuzz", "--version"]), QUERY_DEADLINE);
+    version
+        .and_then(process::Finished::success)
+        .map_err(|_| error!("{REMEDY}"))?;
+    let is_chosen = |name: &&String| arguments.target.as_ref().is_none_or(|only| only == *name);
+    for target in targets.iter().filter(is_chosen) {
+        println!("==> {target}");
+        run(target, arguments.seconds)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a target, first with what it begins with and what earlier runs have found. An input on which
+/// it fails is below `fuzz/artifacts`.
+fn run(target: &str, seconds: u64) -> Result<()> {
+    let built = cargo::target_directory()?.join(DIRECTORY);
+    let found = built.join("corpus").join(target);
+    std::fs::create_dir_all(&found).context(format_args!("make {}", found.display()))?;
+    // Sanitizers take a nightly toolchain, and core has `unsafe` in one file only.
+    let mut command = cargo::cargo(&["fuzz", "run", "--fuzz-dir", DIRECTORY]);
+    command.args(["--sanitizer", "none", "--target-dir"]);
+    command.arg(&built).arg(target).arg(&found);
+    command.arg(format!("{DIRECTORY}/corpus/{target}"));
+    command.args(["--", PATIENCE, "-print_final_stats=1"]);
+    command.arg(format!("-max_total_time={seconds}"));
+    process::show(command, BUILD_DEADLINE + Duration::from_secs(seconds))
+}
+
+/// The names of all targets, in order.
+fn targets() -> Result<Vec<String>> {
+    let directory = cargo::workspace_root().join(DIRECTORY).join("fuzz_targets");
+    let files = std::fs::read_dir(&directory);
+    let files = files.context(format_args!("read {}", directory.display()))?;
+    let mut names = Vec::new();
+    for file in files {
+        let path = file
+            .context(format_args!("read {}", directory.display()))?
+            .path();
+        names.extend(
+            path.file_stem()
+                .and_then(|name| name.to_str())
+                .map(str::to_owned),
+        );
+    }
+    names.sort();
+    Ok(names)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Arguments {
+    /// For each target.
+    seconds: u64,
+    target: Option<String>,
+}
+
+impl Arguments {
+    fn parse(args: &[String]) -> Result<Self> {
+        let mut arguments = Self {
+            seconds: 10,
+            target: None,
+        };
+        let mut words = args.iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or_else(|| error!("{word} needs a value"));
+            match word.as_str() {
+                "--seconds" => {
+                    let text = value()?;
+                    let seconds = text.parse().ok().filter(|&seconds| seconds > 0);
+                    arguments.seconds = seconds.ok_or_else(|| error!("not a time: {text}"))?;
+                }
+                "--target" => arguments.target = Some(value()?.clone()),
+                _ => return Err(error!("fuzz takes --seconds N and --target NAME")),
+            }
+        }
+        Ok(arguments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Arguments> {
+        let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+        Arguments::parse(&words)
+    }
+
+    #[test]
+    fn a_target_has_ten_seconds_unless_told_otherwise() {
+        let all = parse(&[]).unwrap();
+        assert_eq!((all.seconds, all.target), (10, None));
+        let one = parse(&["--target", "uri", "--seconds", "300"]).unwrap();
+        assert_eq!((one.seconds, one.target.as_deref()), (300, Some("uri")));
+        // libFuzzer takes 0 for ever.
+        for wrong in [&["--seconds", "0"][..], &["--seconds"], &["uri"]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn every_target_has_something_to_begin_with() {
+        let targets = targets().unwrap();
+        assert!(targets.len() > 1);
+        for target in targets {
+            let corpus = cargo::workspace_root()
+                .join(DIRECTORY)
+                .join("corpus")
+                .join(&target);
+            let files = std::fs::read_dir(&corpus).map_or(0, Iterator::count);
+            assert_ne!(files, 0, "{target}");
+        }
+    }
+}
