@@ -134,7 +134,8 @@ mod tests {
 
     fn compiled(component: &str) -> Vec<u8> {
         let engine = Engine::new(&for_compiling(Kind::Component).unwrap()).unwrap();
-        engine.precompile_component(component.as_bytes()).unwrap()
+        let wasm = wat::parse_str(component).unwrap();
+        engine.precompile_component(&wasm).unwrap()
     }
 
     fn pooled(instances: u32, compiled: &[u8]) -> wasmtime::Result<Component> {
