@@ -11,7 +11,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use containerd_shim_protos::api::Mount;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::{Hex, digest};
@@ -38,8 +37,8 @@ const OVERLAY: u64 = 0x794c_7630;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Root<'a> {
     pub(crate) path: &'a Path,
-    /// What was mounted there, if it is known.
-    pub(crate) mounts: &'a [Mount],
+    /// The options of the overlay that was mounted there, if they are known.
+    pub(crate) overlay: &'a [String],
 }
 
 /// The digests of this boot: a device has another number in the next.
@@ -211,15 +210,12 @@ fn open_below(layer: &Path, inside: &Path) -> io::Result<Option<File>> {
 
 /// The layers of an overlay from the top down.
 fn layers(root: Root<'_>) -> io::Result<Vec<PathBuf>> {
-    let overlay = root.mounts.iter().find(|mount| mount.type_ == "overlay");
-    Ok(match overlay {
-        Some(mount) => layers_of(mount.options.iter().map(String::as_str)),
-        None => {
-            let device = std::fs::metadata(root.path)?.dev();
-            let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
-            layers_of(options(&mountinfo, device).split(','))
-        }
-    })
+    if !root.overlay.is_empty() {
+        return Ok(layers_of(root.overlay.iter().map(String::as_str)));
+    }
+    let device = std::fs::metadata(root.path)?.dev();
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(layers_of(options(&mountinfo, device).split(',')))
 }
 
 /// The options of the overlay that has this device number (`proc_pid_mountinfo(5)`).

@@ -149,12 +149,13 @@ impl Job<'_> {
             .as_ref()
             .is_some_and(|hooks| hooks.poststart().is_some());
         let mounts = spec.mounts().clone().unwrap_or_default();
+        let overlay = self.mounts.iter().find(|mount| mount.type_ == "overlay");
         let programs = Programs {
             host: self.host,
             id: self.id,
             options: self.options,
             store: self.store,
-            rootfs: self.mounts,
+            overlay: overlay.map_or(&[], |mount| &mount.options),
             shim_alive: Arc::new(self.shim_alive),
         };
         let exec = programs.find(&root, &mounts, &process, None, &spec)?;

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use containerd_shim_protos::api::Mount as RootfsMount;
 use oci_spec::runtime::{Mount, Process, Spec};
 use serde::{Deserialize, Serialize};
 
@@ -44,8 +43,8 @@ pub(crate) struct Programs<'a> {
     pub(crate) id: &'a str,
     pub(crate) options: &'a RuntimeOptions,
     pub(crate) store: &'a Store,
-    /// What was mounted as the root file system, if that is known.
-    pub(crate) rootfs: &'a [RootfsMount],
+    /// The options of the overlay that is the root file system, if they are known.
+    pub(crate) overlay: &'a [String],
     /// See [`Exec::shim_alive`].
     pub(crate) shim_alive: Arc<OwnedFd>,
 }
@@ -199,8 +198,8 @@ impl Programs<'_> {
         let (digest, kind) = match &source {
             Source::File(file, path) => {
                 let kind = open(file)?.kind();
-                let mounts = self.rootfs;
-                (cache.digest(file, cache::Root { path, mounts })?, kind)
+                let overlay = self.overlay;
+                (cache.digest(file, cache::Root { path, overlay })?, kind)
             }
             Source::Layer(layer) => {
                 let kind = Kind::detect(&layer.preamble);

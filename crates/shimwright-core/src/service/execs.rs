@@ -228,7 +228,7 @@ impl Task {
                     id: &self.id,
                     options: &sandbox.options,
                     store: &shared.store,
-                    rootfs: &[],
+                    overlay: &[],
                     shim_alive: Arc::new(shim_alive),
                 },
                 bundle,
