@@ -9,6 +9,7 @@ use crate::cargo;
 use crate::debian;
 use crate::error::{Result, ensure, error};
 use crate::process::Process;
+use crate::sizes::shim;
 use crate::wasmedge;
 
 const ENGINES: [&str; 4] = ["wasmtime", "wasmer", "wasmedge", "wasmi"];
@@ -128,11 +129,6 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
         finished.code
     );
     Ok(ExitCode::SUCCESS)
-}
-
-/// The name of an engine's executable.
-fn shim(engine: &str) -> String {
-    format!("containerd-shim-{engine}-v1")
 }
 
 #[cfg(test)]

@@ -85,10 +85,8 @@ impl Digests {
 
     fn place(&self, file: &File, root: Option<Root<'_>>) -> io::Result<Option<PathBuf>> {
         let name = identity(file, root, self.settled)?;
-        Ok(match name {
-            Some(name) => Some(self.directory()?.join(name)),
-            None => None,
-        })
+        name.map(|name| Ok(self.directory()?.join(name)))
+            .transpose()
     }
 
     /// Forgets what is of no use any more.

@@ -423,38 +423,32 @@ fn seconds<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u32>, D:
 }
 
 fn files<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
-    match u64::deserialize(input)? {
-        few if few < FEWEST_FILES => Err(serde::de::Error::custom(format!(
-            "open_files: {few} is not {FILES}"
-        ))),
-        files => Ok(Some(files)),
-    }
+    at_least(input, "open_files", FEWEST_FILES, FILES)
 }
 
 fn linear_memory<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
-    match u64::deserialize(input)? {
-        few if few < PAGE => Err(serde::de::Error::custom(format!(
-            "linear_memory: {few} is not {LINEAR_MEMORY}"
-        ))),
-        bytes => Ok(Some(bytes)),
-    }
+    at_least(input, "linear_memory", PAGE, LINEAR_MEMORY)
 }
 
 fn instances<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
-    match u64::deserialize(input)? {
-        0 => Err(serde::de::Error::custom(format!(
-            "instances: 0 is not {INSTANCES}"
-        ))),
-        instances => Ok(Some(instances)),
-    }
+    at_least(input, "instances", 1, INSTANCES)
 }
 
 fn stack<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
+    at_least(input, "stack", SMALLEST_STACK, STACK)
+}
+
+fn at_least<'de, D: serde::Deserializer<'de>>(
+    input: D,
+    key: &str,
+    least: u64,
+    expected: &str,
+) -> Result<Option<u64>, D::Error> {
     match u64::deserialize(input)? {
-        few if few < SMALLEST_STACK => Err(serde::de::Error::custom(format!(
-            "stack: {few} is not {STACK}"
+        less if less < least => Err(serde::de::Error::custom(format!(
+            "{key}: {less} is not {expected}"
         ))),
-        bytes => Ok(Some(bytes)),
+        number => Ok(Some(number)),
     }
 }
 

@@ -20,6 +20,9 @@ use crate::{end, finish, started};
 
 const ENGINE: &str = "containerd-shim-wasmtime-v1";
 
+/// What a server that a guest asks has to say.
+const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nanswered";
+
 /// How long something is watched that must not happen.
 const STILL: Duration = Duration::from_millis(300);
 
@@ -391,7 +394,6 @@ fn variables_of_other_shims_are_understood() {
 
 #[test]
 fn a_guest_can_make_requests() {
-    const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nanswered";
     let served = serve(&[]);
     // The name is one that only the container's own file has.
     let path = format!("/fetch/backend:{}", backend("GET / HTTP/1.1\r\n", ANSWER));
@@ -439,7 +441,6 @@ fn a_guest_connects_to_what_it_is_allowed_to_only() {
 
 #[test]
 fn a_guest_makes_requests_to_what_it_is_allowed_to_only() {
-    const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nanswered";
     let allowed = backend("GET / HTTP/1.1\r\n", ANSWER);
     let (other, refused) = watched();
     let served = serve(&[&format!("SHIMWRIGHT_OUTBOUND=127.0.0.1:{allowed}")]);
@@ -456,7 +457,6 @@ fn a_guest_makes_requests_to_what_it_is_allowed_to_only() {
 
 #[test]
 fn a_guest_that_may_not_look_names_up_can_use_addresses() {
-    const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nanswered";
     let port = backend("GET / HTTP/1.1\r\n", ANSWER);
     // Who serves it is told where although the guest has no variables.
     let served = serve(&["SHIMWRIGHT_NAME_LOOKUP=none", "SHIMWRIGHT_ENVIRONMENT=none"]);
