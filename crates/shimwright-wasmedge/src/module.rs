@@ -54,8 +54,9 @@ pub(crate) fn precompile(wasm: &[u8]) -> Result<Vec<u8>, BoxError> {
     LogManager::log_off();
     let config = ConfigBuilder::new(CommonConfigOptions::default())
         .with_compiler_config(
+            // Not interruptible, which is an atomic exchange in every block: a process ends its
+            // guest.
             CompilerConfigOptions::new()
-                .interruptible(true)
                 .optimization_level(CompilerOptimizationLevel::O3)
                 .out_format(CompilerOutputFormat::Wasm),
         )
