@@ -195,6 +195,11 @@ pub(crate) const CASES: &[Case] = &[
             .stdout("initialized\n"),
     ),
     run(
+        "custom_function_after_exit",
+        "A guest that exits in `_initialize` has ended, and the function is not called",
+        Run::guest(guest::EXIT_EARLY).function("late").exits(3),
+    ),
+    run(
         "custom_function_result",
         "A result of the entrypoint is dropped",
         Run::guest(guest::REACTOR).function("answer"),

@@ -78,6 +78,8 @@ guests! {
     ESCAPE = "escape";
     /// A command of WASI 0.3 that prints `Hello from WASI 0.3`. As a command of 0.2 it traps.
     COMMAND_0_3_COMPONENT = "command-0.3.component";
+    /// Exits with 3 in `_initialize`, and with 4 in its function `late`.
+    EXIT_EARLY = "exit-early";
     /// Exits with the code given as its argument.
     EXIT_CODE = "exit-code";
     /// [`EXIT_CODE`] as a component: every code but 0 is 1, as its adapter knows no other.

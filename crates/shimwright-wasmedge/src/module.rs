@@ -229,10 +229,20 @@ fn call(
         })
         .collect();
     let mut vm = Vm::new(Store::new(Some(config), instances)?);
-    vm.register_module(None, module)?;
+    let guest = Some(wasm::GUEST);
+    vm.register_module(guest, module)?;
     if is_reactor && function != INITIALIZE {
-        vm.run_func(None, INITIALIZE, [])?;
+        // The end by `proc_exit` is no error to the bindings, and nothing else either.
+        vm.register_module(None, Module::from_bytes(Some(config), wasm::INITIALIZER)?)?;
+        vm.run_func(None, wasm::INITIALIZER_RUN, [])?;
+        let returned = vm
+            .active_module()
+            .map(|initializer| initializer.get_global(wasm::INITIALIZER_RETURNED))
+            .transpose()?;
+        if returned.is_none_or(|returned| returned.get_value().to_i32() == 0) {
+            return Ok(());
+        }
     }
-    vm.run_func(None, function, [])?;
+    vm.run_func(guest, function, [])?;
     Ok(())
 }
