@@ -111,6 +111,8 @@ guests! {
     MEMORY = "memory";
     /// Imports a function that no host has.
     MISSING_IMPORT = "missing-import";
+    /// Reads beyond its memory.
+    OUT_OF_BOUNDS = "out-of-bounds";
     /// Exports functions to be called by name, and no `_start`: `greet` prints `greetings`,
     /// `state` prints whether `_initialize` was called, `answer` has a result and `add` has
     /// parameters.
@@ -119,7 +121,7 @@ guests! {
     REACTOR_COMPONENT = "reactor.component";
     /// Prints `spinning`, then uses the processor for ever without calling the host.
     SPIN = "spin";
-    /// Recurses without end.
+    /// Recurses without end, in a way that no compiler can make a loop of.
     STACK_OVERFLOW = "stack-overflow";
     /// Writes to standard output and standard error, neither ended by a new line.
     STREAMS = "streams";
