@@ -36,7 +36,12 @@ impl Service {
         }
     }
 
-    /// Waits until the shim may end.
+    /// Whether there is no task.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Waits until there is no task and containerd asks the shim to end.
     pub(crate) async fn shut_down(&self) {
         self.shutdown.notified().await;
     }
@@ -169,8 +174,13 @@ impl TaskService for Service {
         })
     }
 
-    async fn shutdown(&self, _: &TtrpcContext, _: api::ShutdownRequest) -> TtrpcResult<api::Empty> {
-        if self.tasks.is_empty() {
+    async fn shutdown(
+        &self,
+        _: &TtrpcContext,
+        request: api::ShutdownRequest,
+    ) -> TtrpcResult<api::Empty> {
+        self.tasks.release(&request.id);
+        if self.is_idle() {
             self.shutdown.notify_one();
         }
         Ok(api::Empty::new())
