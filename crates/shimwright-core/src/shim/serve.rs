@@ -118,6 +118,7 @@ async fn serve(
     tracing::info!(id = flags.id, namespace = flags.namespace, "shim started");
 
     let signals = sys::watch(signals).context("receive signals")?;
+    tokio::spawn(service.clone().release_memory());
     let may_end = async {
         match &departure {
             Some(departure) => departure.allowed(&service).await,
