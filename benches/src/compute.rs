@@ -47,6 +47,8 @@ pub struct Cli {
     path: PathBuf,
     /// What stands between its name and the program.
     command: &'static [&'static str],
+    /// What stands between the program and its arguments.
+    separator: &'static [&'static str],
 }
 
 impl Cli {
@@ -57,14 +59,17 @@ impl Cli {
     /// If the engine's command line is not known.
     pub fn parse(text: &str) -> Result<Self> {
         let (engine, path) = text.split_once('=').ok_or("not ENGINE=PATH")?;
-        let command: &[&str] = match engine {
-            "wasmtime" | "wasmer" => &["run"],
-            "wasmedge" | "wasmi" => &[],
+        let (command, separator): (&[&str], &[&str]) = match engine {
+            // It passes on a separator too.
+            "wasmtime" => (&["run"], &[]),
+            "wasmer" => (&["run"], &["--"]),
+            "wasmedge" | "wasmi" => (&[], &[]),
             _ => return Err(format!("the command line of {engine} is not known").into()),
         };
         Ok(Self {
             path: path.into(),
             command,
+            separator,
         })
     }
 
@@ -73,11 +78,7 @@ impl Cli {
         let output = Command::new(&self.path)
             .args(self.command)
             .arg(program)
-            .args(if self.command.is_empty() {
-                &[][..]
-            } else {
-                &["--"][..]
-            })
+            .args(self.separator)
             .args(args)
             .stdin(Stdio::null())
             .output()
@@ -257,10 +258,19 @@ mod tests {
 
     #[test]
     fn an_unknown_command_line_is_refused() {
-        let cli = Cli::parse("wasmtime=/bin/wasmtime").unwrap();
-        assert_eq!(cli.command, ["run"]);
         assert!(Cli::parse("/bin/wasmtime").is_err());
         assert!(Cli::parse("node=/bin/node").is_err());
+    }
+
+    #[test]
+    fn a_program_is_given_its_arguments_only() {
+        let words = |engine: &str| {
+            let cli = Cli::parse(&format!("{engine}=/bin/echo")).unwrap();
+            cli.run(Path::new("x.wasm"), &["-c".to_owned()]).unwrap()
+        };
+        assert_eq!(words("wasmtime"), "run x.wasm -c\n");
+        assert_eq!(words("wasmer"), "run x.wasm -- -c\n");
+        assert_eq!(words("wasmedge"), "x.wasm -c\n");
     }
 
     #[test]
