@@ -13,8 +13,20 @@ use crate::driver::{self, Program};
 use crate::stats::{MILLISECONDS, Samples};
 use crate::{Result, interrupt};
 
-/// What [`COMPUTE`] does.
-const WORKS: [&str; 4] = ["integer", "float", "memory", "json"];
+/// The works of [`COMPUTE`], and what each does.
+const WORKS: [(&str, &str); 4] = [
+    (
+        "integer",
+        "lists are searched and sorted, matrices multiplied, numbers read by a state machine, all \
+         of it into a CRC, as CoreMark does",
+    ),
+    ("float", "bodies attract each other, in double precision"),
+    (
+        "memory",
+        "16 MiB are copied, and a chain is followed through all of them",
+    ),
+    ("json", "a document is written and read"),
+];
 
 /// The pod of all containers.
 const POD: &str = "pod";
@@ -22,10 +34,19 @@ const POD: &str = "pod";
 /// How long one work may take, interpreted and on a slow machine.
 const WORKING: Duration = Duration::from_secs(10 * 60);
 
-/// What CPython runs.
-const SCRIPTS: [(&str, &str); 2] = [
-    ("cpython", include_str!("compute/cpython.py")),
-    ("sqlite", include_str!("compute/sqlite.py")),
+/// What CPython runs, and what it does.
+const SCRIPTS: [(&str, &str, &str); 2] = [
+    (
+        "cpython",
+        include_str!("compute/cpython.py"),
+        "CPython counts words with a regular expression, sieves primes, and reads and writes a \
+         document",
+    ),
+    (
+        "sqlite",
+        include_str!("compute/sqlite.py"),
+        "SQLite, in CPython, fills a table of 20000 rows in memory, makes an index, and queries it",
+    ),
 ];
 
 /// What is measured.
@@ -101,14 +122,9 @@ impl Cli {
 pub struct Work {
     /// The name.
     pub name: &'static str,
+    /// What it does.
+    pub does: &'static str,
     program: Program,
-}
-
-impl Work {
-    /// A program that prints such a line.
-    pub fn new(name: &'static str, program: Program) -> Self {
-        Self { name, program }
-    }
 }
 
 /// Every work; those of CPython only if there is one.
@@ -119,14 +135,19 @@ impl Work {
 pub fn works(python: Option<&Path>) -> Result<Vec<Work>> {
     let mut works: Vec<Work> = WORKS
         .into_iter()
-        .map(|name| Work::new(name, Program::from(COMPUTE).with_args([name])))
+        .map(|(name, does)| Work {
+            name,
+            does,
+            program: Program::from(COMPUTE).with_args([name]),
+        })
         .collect();
     if let Some(path) = python {
         let program = Program::read(path)?;
-        works.extend(
-            SCRIPTS
-                .map(|(name, script)| Work::new(name, program.clone().with_args(["-c", script]))),
-        );
+        works.extend(SCRIPTS.map(|(name, script, does)| Work {
+            name,
+            does,
+            program: program.clone().with_args(["-c", script]),
+        }));
     }
     Ok(works)
 }
@@ -282,7 +303,7 @@ mod tests {
 
     #[test]
     fn every_script_prints_its_own_name() {
-        for (name, script) in SCRIPTS {
+        for (name, script, _) in SCRIPTS {
             assert!(script.contains(&format!("print('{name}',")), "{name}");
         }
     }
