@@ -27,9 +27,6 @@ const IMAGE: &str = "programs.invalid/all:1";
 /// For one run, with compiling.
 const DEADLINE: Duration = Duration::from_secs(90);
 
-/// The same where LLVM compiles: Ruby takes it six minutes.
-const LONG_DEADLINE: Duration = Duration::from_secs(15 * 60);
-
 /// How long containerd and a shim may take to clean up after a run.
 const CLEAN_UP: Duration = Duration::from_secs(5);
 
@@ -39,7 +36,8 @@ struct Engine {
     runtime: &'static str,
     /// Whether the second start finds native code in the cache.
     compiles: bool,
-    deadline: Duration,
+    /// The runtime options, if there are any.
+    options: Option<&'static str>,
 }
 
 const ENGINES: [Engine; 4] = [
@@ -47,25 +45,26 @@ const ENGINES: [Engine; 4] = [
         name: "Wasmtime",
         runtime: "io.containerd.wasmtime.v1",
         compiles: true,
-        deadline: DEADLINE,
+        options: None,
     },
     Engine {
         name: "Wasmer",
         runtime: "io.containerd.wasmer.v1",
         compiles: true,
-        deadline: DEADLINE,
+        options: None,
     },
     Engine {
         name: "WasmEdge",
         runtime: "io.containerd.wasmedge.v1",
         compiles: true,
-        deadline: LONG_DEADLINE,
+        // Ruby takes LLVM six minutes otherwise.
+        options: Some("[engine]\noptimization = 'O0'\n"),
     },
     Engine {
         name: "wasmi",
         runtime: "io.containerd.wasmi.v1",
         compiles: false,
-        deadline: DEADLINE,
+        options: None,
     },
 ];
 
@@ -241,9 +240,15 @@ fn once(containerd: &Containerd, program: &Program, engine: &Engine) -> Result<(
         "type=bind,src={},dst={MOUNT},options=rbind:rw",
         work.0.display()
     );
-    ctr.args(["--rm", "--mount", &mount, IMAGE, "program"]);
+    ctr.args(["--rm", "--mount", &mount]);
+    if let Some(options) = engine.options {
+        let file = containerd.directory().join("options.toml");
+        fs::write(&file, options)?;
+        ctr.arg("--runtime-config-path").arg(file);
+    }
+    ctr.args([IMAGE, "program"]);
     ctr.arg(path(program)).args(program.args);
-    let finished = process::run(ctr, engine.deadline)?;
+    let finished = process::run(ctr, DEADLINE)?;
     containerd.ground().await_clean(CLEAN_UP)?;
     ensure!(
         finished.code == 0 && finished.stdout == program.stdout,

@@ -15,6 +15,6 @@ pub(crate) fn load(_: &Settings) -> Result<(), BoxError> {
     Err(REASON.into())
 }
 
-pub(crate) fn precompile(_: &[u8]) -> Result<Vec<u8>, BoxError> {
+pub(crate) fn precompile(_: &Settings, _: &[u8]) -> Result<Vec<u8>, BoxError> {
     Err(REASON.into())
 }

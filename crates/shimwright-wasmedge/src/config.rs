@@ -10,7 +10,7 @@ use serde::Deserialize;
 pub(crate) const VERSION: &str = "0.17.1";
 
 /// How modules are compiled; to be changed with the settings in `module.rs`.
-const COMPILER: &str = "universal 1, O3";
+const COMPILER: &str = "universal 1";
 
 /// The lines of `/proc/cpuinfo` that tell which instructions a processor has.
 const PROCESSOR: [&str; 8] = [
@@ -30,6 +30,17 @@ const PROCESSOR: [&str; 8] = [
 pub(crate) struct Settings {
     /// What guests may import besides WASI.
     pub(crate) plugins: Vec<Plugin>,
+    /// How modules are compiled.
+    pub(crate) optimization: Optimization,
+}
+
+/// How much time the compiler takes to make code fast: a level of LLVM's. At `O1` it crashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(crate) enum Optimization {
+    O0,
+    O2,
+    #[default]
+    O3,
 }
 
 /// A plug-in that a node can offer.
@@ -58,9 +69,10 @@ impl Plugin {
 }
 
 /// Names everything that compiled code depends on. Code is compiled for the processor of the node.
-pub(crate) fn fingerprint() -> String {
+pub(crate) fn fingerprint(settings: &Settings) -> String {
     let mut text = format!(
-        "wasmedge {VERSION}; {COMPILER}; {} {}",
+        "wasmedge {VERSION}; {COMPILER}, {:?}; {} {}",
+        settings.optimization,
         std::env::consts::ARCH,
         std::env::consts::OS
     );
@@ -93,10 +105,13 @@ mod tests {
 
     #[test]
     fn fingerprint_names_version_target_and_processor() {
-        let fingerprint = fingerprint();
-        for part in [VERSION, std::env::consts::ARCH, COMPILER] {
+        let mut settings = Settings::default();
+        let fingerprint = super::fingerprint(&settings);
+        for part in [VERSION, std::env::consts::ARCH, COMPILER, "O3"] {
             assert!(fingerprint.contains(part), "{part} is not in {fingerprint}");
         }
+        settings.optimization = Optimization::O0;
+        assert_ne!(super::fingerprint(&settings), fingerprint);
         let description = b"processor\t: 0\nmodel\t\t: 85\nmodel name\t: X\ncpu MHz\t: 2000.1\n\
             flags\t\t: fpu avx2\n\nprocessor\t: 1\nflags\t: none\n";
         assert_eq!(processor(&description[..]), ["model 85", "flags fpu avx2"]);
@@ -111,7 +126,13 @@ mod tests {
         assert_eq!(parse("{}").unwrap(), Settings::default());
         let settings = parse(r#"{"plugins": ["wasi_nn"]}"#).unwrap();
         assert_eq!(settings.plugins, [Plugin::WasiNn]);
-        for wrong in [r#"{"plugin": []}"#, r#"{"plugins": ["wasmedge_process"]}"#] {
+        let settings = parse(r#"{"optimization": "O0"}"#).unwrap();
+        assert_eq!(settings.optimization, Optimization::O0);
+        for wrong in [
+            r#"{"plugin": []}"#,
+            r#"{"plugins": ["wasmedge_process"]}"#,
+            r#"{"optimization": "O1"}"#,
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

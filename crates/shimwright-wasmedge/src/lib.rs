@@ -65,10 +65,10 @@ impl Engine for WasmEdge {
 
 impl Precompiler for WasmEdge {
     fn fingerprint(&self) -> String {
-        config::fingerprint()
+        config::fingerprint(&self.settings)
     }
 
     fn precompile(&self, wasm: &[u8]) -> Result<Vec<u8>, BoxError> {
-        module::precompile(&wasm::without_native_code(wasm)?)
+        module::precompile(&self.settings, &wasm::without_native_code(wasm)?)
     }
 }

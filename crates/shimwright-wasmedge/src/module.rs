@@ -17,7 +17,7 @@ use wasmedge_sdk::{
     LogManager, Module, RunMode, Store, Vm,
 };
 
-use crate::config::{self, Settings};
+use crate::config::{self, Optimization, Settings};
 use crate::{stack, wasm};
 
 /// What compiled code begins with. It is a WebAssembly binary with native code in it, which by
@@ -50,14 +50,19 @@ pub(crate) fn load(settings: &Settings) -> Result<(), BoxError> {
 }
 
 /// Compiles a module to what [`run`] takes.
-pub(crate) fn precompile(wasm: &[u8]) -> Result<Vec<u8>, BoxError> {
+pub(crate) fn precompile(settings: &Settings, wasm: &[u8]) -> Result<Vec<u8>, BoxError> {
     LogManager::log_off();
+    let level = match settings.optimization {
+        Optimization::O0 => CompilerOptimizationLevel::O0,
+        Optimization::O2 => CompilerOptimizationLevel::O2,
+        Optimization::O3 => CompilerOptimizationLevel::O3,
+    };
     let config = ConfigBuilder::new(CommonConfigOptions::default())
         .with_compiler_config(
             // Not interruptible, which is an atomic exchange in every block: a process ends its
             // guest.
             CompilerConfigOptions::new()
-                .optimization_level(CompilerOptimizationLevel::O3)
+                .optimization_level(level)
                 .out_format(CompilerOutputFormat::Wasm),
         )
         .build()?;
@@ -83,7 +88,7 @@ pub(crate) fn run(settings: &Settings, workload: &Workload) -> Result<Exit, BoxE
         // Never interpreted: nothing bounds how deep the interpreter calls.
         _ => {
             let wasm = wasm::without_native_code(workload.wasm()?)?;
-            load_module(workload.linear_memory(), &precompile(&wasm)?)?
+            load_module(workload.linear_memory(), &precompile(settings, &wasm)?)?
         }
     };
     check_function(&module, workload.function())?;

@@ -39,6 +39,18 @@ fn check(pages: Option<u64>, wasm: &[u8], expected: Exit) {
     }
 }
 
+#[test]
+#[cfg(linked)]
+fn code_of_every_level_of_optimization_runs() {
+    let wasm = Wasm::new(fibonacci(10, 7)).unwrap();
+    for level in ["O0", "O2", "O3"] {
+        let options = format!(r#"{{"optimization": "{level}"}}"#);
+        let precompiled = Precompiled::compile(&engine(&options), &wasm).unwrap();
+        let exit = run(None, Artifact::Precompiled(precompiled)).unwrap();
+        assert_eq!(exit, Exit::Code(7), "{level}");
+    }
+}
+
 /// A guest that computes the `n`th Fibonacci number and exits with a code.
 fn fibonacci(n: u32, code: u32) -> Vec<u8> {
     let text = format!(
