@@ -30,6 +30,10 @@ const CHAOS_DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// Whether there is an emulated machine for what is built here.
 const EMULATED: bool = cfg!(target_arch = "x86_64");
 
+/// The faults that can be tried nowhere else. The others have bounds for real machines, which an
+/// emulated one may miss.
+const CLOCK: &str = "the clock jumps";
+
 const CHAOS: &str = "chaos";
 const TESTS: &str = "shim";
 
@@ -137,10 +141,14 @@ impl Work {
             Self::Tests(names) => std::iter::once(path(TESTS)).chain(names.clone()).collect(),
             Self::Chaos(_, args) => {
                 let mut words = vec![path(CHAOS), "--clock".to_owned()];
+                let has = |option: &str| args.iter().any(|arg| arg == option);
                 // What repeats a failure names one.
-                if !args.iter().any(|arg| arg == "--shim") {
+                if !has("--shim") {
                     let shims = cargo::SHIMS.iter();
                     words.extend(shims.flat_map(|shim| ["--shim".to_owned(), path(shim)]));
+                }
+                if !has("--fault") {
+                    words.extend(["--fault", CLOCK].map(str::to_owned));
                 }
                 words.extend(args.clone());
                 words
@@ -209,7 +217,12 @@ mod tests {
         assert_eq!(work.deadline(), CHAOS_DEADLINE + Duration::from_secs(5));
         let command = work.command();
         assert!(command.contains(&"--clock".to_owned()), "{command:?}");
+        assert!(command.contains(&CLOCK.to_owned()), "{command:?}");
         assert!(command.ends_with(&["--seconds".to_owned(), "5".to_owned()]));
+        // As a line for a failure says.
+        let again = ["--chaos", "--shim", "/a", "--fault", "b"];
+        let command = parse(&again).unwrap().command();
+        assert_eq!(command[2..], again[1..]);
     }
 
     #[test]
