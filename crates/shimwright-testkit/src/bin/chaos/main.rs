@@ -184,11 +184,8 @@ mod tests {
 
     fn options(words: &[&str]) -> Options {
         let shim = std::env::current_exe().unwrap();
-        let words = ["--shim", shim.to_str().unwrap()]
-            .iter()
-            .chain(words)
-            .map(|word| (*word).to_owned());
-        parse(words.collect::<Vec<_>>().into_iter()).unwrap()
+        let words = [&["--shim", shim.to_str().unwrap()], words].concat();
+        parse(words.into_iter().map(str::to_owned)).unwrap()
     }
 
     #[test]
