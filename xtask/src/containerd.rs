@@ -406,8 +406,17 @@ disabled_plugins = [
     fn launch_with(&mut self, config: &str) -> Result<()> {
         fs::write(self.directory().join("config.toml"), config)?;
         // Whatever this machine allows guests, the tests set their own limits.
-        fs::write(self.directory().join("shim.toml"), "")?;
+        self.configure_shims("")?;
         self.launch()
+    }
+
+    fn shim_configuration(&self) -> PathBuf {
+        self.directory().join("shim.toml")
+    }
+
+    /// Replaces the node's configuration of shims.
+    pub(crate) fn configure_shims(&self, text: &str) -> Result<()> {
+        Ok(fs::write(self.shim_configuration(), text)?)
     }
 
     fn launch(&mut self) -> Result<()> {
@@ -427,7 +436,7 @@ disabled_plugins = [
         // As under systemd: containerd says there when it is ready.
         command.env("NOTIFY_SOCKET", &notify);
         command.env("SHIMWRIGHT_CACHE_DIR", directory.join("shim-cache"));
-        command.env("SHIMWRIGHT_CONFIG", directory.join("shim.toml"));
+        command.env("SHIMWRIGHT_CONFIG", self.shim_configuration());
         command.stdout(log.try_clone()?).stderr(log);
         let daemon = Process::spawn_as_is(command)?;
         await_ready(&ready).map_err(|err| {

@@ -193,8 +193,10 @@ pub(crate) fn group<'a>(annotations: Option<&'a HashMap<String, String>>, id: &'
     GROUP_ANNOTATIONS
         .iter()
         .find_map(|name| annotations?.get(*name))
+        // It becomes part of a path that is hashed, in which `/` would take the namespace's place.
+        .map(|group| group.trim_start_matches('/'))
         .filter(|group| !group.is_empty())
-        .map_or(id, String::as_str)
+        .unwrap_or(id)
 }
 
 /// Refuses ids that are not a single path component or are longer than containerd allows
@@ -289,6 +291,11 @@ mod tests {
         assert_eq!(group(Some(&annotations), "c"), "pod");
         annotations.insert("io.containerd.runc.v2.group".to_owned(), "group".to_owned());
         assert_eq!(group(Some(&annotations), "c"), "group");
+        annotations.insert(
+            "io.containerd.runc.v2.group".to_owned(),
+            "//run/s".to_owned(),
+        );
+        assert_eq!(group(Some(&annotations), "c"), "run/s");
     }
 
     #[test]

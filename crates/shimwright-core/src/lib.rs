@@ -38,6 +38,7 @@ mod figures;
 #[doc(hidden)]
 pub mod fuzzing;
 mod host;
+mod idle;
 mod image;
 mod linear_memory;
 mod linked;

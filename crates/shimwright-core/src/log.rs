@@ -1,26 +1,70 @@
 //! The shim's log: lines for containerd, which copies them to its own.
 //!
 //! containerd reads them from the FIFO `log` in the bundle and opens that again after a restart.
-//! Writing never waits and never fails: lines that nobody reads are dropped.
+//! Writing never waits and never fails: lines that nobody reads are dropped. When the bundle goes
+//! and others stay, the log continues in one of theirs.
 
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::DupFlags;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, filter};
 
-/// Opens the log of a bundle and sends every event of this process and its launchers there.
-///
-/// Returns the descriptor, which a launcher has to keep open; `None` if there is no log.
-pub(crate) fn open(path: &Path, debug: bool) -> Option<i32> {
+/// Where the lines go.
+#[derive(Debug)]
+pub(crate) struct Log {
+    fifo: Fifo,
+    /// Whose log it is.
+    bundle: Mutex<PathBuf>,
+}
+
+impl Log {
+    /// The descriptor, which a launcher has to keep open. It is the same for good.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.fifo.lock().as_raw_fd()
+    }
+
+    /// Whether the lines go to this bundle.
+    pub(crate) fn is_of(&self, bundle: &Path) -> bool {
+        *self.bundle() == bundle
+    }
+
+    /// Continues in the log of another bundle, if it has one.
+    pub(crate) fn move_to(&self, bundle: &Path) {
+        let moved = open_fifo(bundle).and_then(|fifo| {
+            Ok(rustix::io::dup3(
+                fifo,
+                &mut self.fifo.lock(),
+                DupFlags::CLOEXEC,
+            )?)
+        });
+        match moved {
+            Ok(()) => *self.bundle() = bundle.to_owned(),
+            Err(error) => tracing::debug!(%error, "no log in {}", bundle.display()),
+        }
+    }
+
+    fn bundle(&self) -> MutexGuard<'_, PathBuf> {
+        self.bundle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn open_fifo(bundle: &Path) -> io::Result<OwnedFd> {
     // Open for reading too: a FIFO opened so never breaks, nor is a reader waited for (`fifo(7)`).
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let descriptor = rustix::fs::open(path, flags, Mode::empty()).ok()?;
-    let number = descriptor.as_raw_fd();
+    Ok(rustix::fs::open(bundle.join("log"), flags, Mode::empty())?)
+}
+
+/// Opens the log of a bundle and sends every event of this process and its launchers there; `None`
+/// if there is no log.
+pub(crate) fn open(bundle: &Path, debug: bool) -> Option<Log> {
+    let fifo = Fifo(Arc::new(Mutex::new(open_fifo(bundle).ok()?)));
     let ours = if debug {
         LevelFilter::DEBUG
     } else {
@@ -42,21 +86,32 @@ pub(crate) fn open(path: &Path, debug: bool) -> Option<i32> {
     });
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(false)
-        .with_writer(std::sync::Mutex::new(Fifo { descriptor }))
+        .with_writer({
+            let fifo = fifo.clone();
+            move || fifo.clone()
+        })
         .with_filter(filter);
     // A second call in one process would find the first still in place.
     tracing_subscriber::registry().with(lines).try_init().ok()?;
-    Some(number)
+    Some(Log {
+        fifo,
+        bundle: Mutex::new(bundle.to_owned()),
+    })
 }
 
-struct Fifo {
-    descriptor: OwnedFd,
+#[derive(Clone, Debug)]
+struct Fifo(Arc<Mutex<OwnedFd>>);
+
+impl Fifo {
+    fn lock(&self) -> MutexGuard<'_, OwnedFd> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Write for Fifo {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         // A line of up to 4096 bytes is written whole or not at all (`pipe(7)`, PIPE_BUF).
-        let _ = rustix::io::write(&self.descriptor, line);
+        let _ = rustix::io::write(&*self.lock(), line);
         Ok(line.len())
     }
 
@@ -69,18 +124,42 @@ impl Write for Fifo {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_full_log_drops_lines_and_does_not_wait() {
+    fn bundle() -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let mode = Mode::RUSR | Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        let flags = OFlags::RDWR | OFlags::NONBLOCK;
-        let mut fifo = Fifo {
-            descriptor: rustix::fs::open(&path, flags, Mode::empty()).unwrap(),
-        };
+        directory
+    }
+
+    fn log(bundle: &Path) -> Log {
+        Log {
+            fifo: Fifo(Arc::new(Mutex::new(open_fifo(bundle).unwrap()))),
+            bundle: Mutex::new(bundle.to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_full_log_drops_lines_and_does_not_wait() {
+        let bundle = bundle();
+        let mut fifo = log(bundle.path()).fifo;
         for _ in 0..100 {
             assert_eq!(fifo.write(&[b'x'; 4096]).unwrap(), 4096);
         }
+    }
+
+    #[test]
+    fn the_log_continues_in_another_bundle_under_the_same_descriptor() {
+        let (first, second) = (bundle(), bundle());
+        let log = log(first.path());
+        let descriptor = log.descriptor();
+        log.move_to(Path::new("/nowhere"));
+        assert!(log.is_of(first.path()));
+        log.move_to(second.path());
+        assert!(log.is_of(second.path()) && log.descriptor() == descriptor);
+        log.fifo.clone().write_all(b"line").unwrap();
+        let mut line = [0; 4];
+        rustix::io::read(open_fifo(second.path()).unwrap(), &mut line).unwrap();
+        assert_eq!(&line, b"line");
     }
 }

@@ -1,4 +1,4 @@
-//! The node's own configuration file: what guests may use at most, and the cache.
+//! The node's own configuration file: what guests may use at most, the cache, and the shims.
 
 use std::io::ErrorKind;
 
@@ -16,9 +16,27 @@ pub(crate) const FILE_VARIABLE: &str = "SHIMWRIGHT_CONFIG";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Config {
+pub(crate) struct Config {
     limits: Limits,
     cache: CacheConfig,
+    shim: ShimConfig,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ShimConfig {
+    share: Share,
+}
+
+/// Whose containers share a shim process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Share {
+    /// Those of a pod.
+    #[default]
+    Pod,
+    /// All containers of a namespace of containerd.
+    Node,
 }
 
 #[derive(Debug, Deserialize)]
@@ -34,30 +52,13 @@ impl Default for CacheConfig {
     }
 }
 
-/// The limits of every guest of a runtime handler: the node's, narrowed by the handler's.
-///
-/// Not in the shim process: it reads a file.
-///
-/// # Errors
-///
-/// A mistake in the file or a wider limit of the handler, naming the key; or that a file which was
-/// named is not there.
-pub(crate) fn limits(options: &RuntimeOptions) -> Result<Limits, Error> {
-    let limits = Config::read()?.limits;
-    limits.narrow(&options.limits, "the runtime options")
-}
-
-/// How many bytes of native code the cache keeps at most.
-///
-/// # Errors
-///
-/// As for [`limits`].
-pub(crate) fn cache_size() -> Result<u64, Error> {
-    Ok(Config::read()?.cache.max_size)
-}
-
 impl Config {
-    fn read() -> Result<Self, Error> {
+    /// Reads the file. Not in the shim process.
+    ///
+    /// # Errors
+    ///
+    /// A mistake in the file, naming the key; or that a file which was named is not there.
+    pub(crate) fn read() -> Result<Self, Error> {
         let named = std::env::var(FILE_VARIABLE).ok();
         let path = named.as_deref().unwrap_or(FILE);
         let text = match read_bounded(path) {
@@ -67,5 +68,24 @@ impl Config {
         let text = std::str::from_utf8(&text)
             .map_err(|_| Error::invalid(format!("{path} is not UTF-8")))?;
         toml::from_str(text).map_err(|error| Error::invalid(format!("{path}: {}", error.message())))
+    }
+
+    /// The limits of every guest of a runtime handler: the node's, narrowed by the handler's.
+    ///
+    /// # Errors
+    ///
+    /// A wider limit of the handler, naming the key.
+    pub(crate) fn limits(&self, options: &RuntimeOptions) -> Result<Limits, Error> {
+        self.limits.narrow(&options.limits, "the runtime options")
+    }
+
+    /// How many bytes of native code the cache keeps at most.
+    pub(crate) fn cache_size(&self) -> u64 {
+        self.cache.max_size
+    }
+
+    /// Whose containers share a shim process.
+    pub(crate) fn share(&self) -> Share {
+        self.shim.share
     }
 }

@@ -19,6 +19,8 @@ pub(crate) const RUNNER: &str = "SHIMWRIGHT_RUNNER";
 pub(crate) const COMPILER: &str = "SHIMWRIGHT_COMPILER";
 /// Set to the descriptor of the listening socket of a [server](crate::shim::serve).
 pub(crate) const SERVER: &str = "SHIMWRIGHT_SERVER";
+/// Set, to nothing, for a server that all containers of a node share.
+pub(crate) const SHARED: &str = "SHIMWRIGHT_SHARED";
 /// Set, to nothing, for a [fetcher](crate::content).
 pub(crate) const FETCHER: &str = "SHIMWRIGHT_FETCHER";
 /// Set, for a runner with [shared libraries](crate::linked), to the descriptor of the working

@@ -16,7 +16,7 @@ use crate::exit::Status;
 use crate::host::Host;
 use crate::outbound::Outbound;
 use crate::workload::{Preopen, Workload};
-use crate::{linked, sys, syscalls};
+use crate::{idle, linked, sys, syscalls};
 
 /// What a runner is told: everything it needs for one run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -144,5 +144,6 @@ fn run(host: &Host, orders: Orders) -> Result<Exit, BoxError> {
         linked::leave()?;
     }
     syscalls::restrict_system_calls().context("filter the engine's system calls")?;
+    idle::release_memory_once_settled();
     engine.run(&workload)
 }

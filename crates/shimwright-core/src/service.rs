@@ -15,8 +15,10 @@ use containerd_shim_protos::shim_async::{Task as TaskService, create_task};
 use containerd_shim_protos::ttrpc::Result as TtrpcResult;
 use containerd_shim_protos::ttrpc::r#async::{Service as TtrpcService, TtrpcContext};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::error::Error;
+use crate::idle::{SETTLED, release_memory};
 pub(crate) use tasks::Shared;
 use tasks::{Target, Tasks};
 
@@ -26,6 +28,8 @@ pub(crate) struct Service {
     tasks: Arc<Tasks>,
     /// Notified when the last task is gone and containerd asks the shim to end.
     shutdown: Arc<Notify>,
+    /// Notified when a process has been started.
+    started: Arc<Notify>,
 }
 
 impl Service {
@@ -33,12 +37,28 @@ impl Service {
         Self {
             tasks: Arc::new(Tasks::new(shared)),
             shutdown: Arc::new(Notify::new()),
+            started: Arc::new(Notify::new()),
         }
     }
 
-    /// Waits until the shim may end.
+    /// Whether there is no task.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Waits until there is no task and containerd asks the shim to end.
     pub(crate) async fn shut_down(&self) {
         self.shutdown.notified().await;
+    }
+
+    /// Lets go of memory that this process does not need to wait, whenever nothing was started for
+    /// a while.
+    pub(crate) async fn release_memory(self) {
+        loop {
+            self.started.notified().await;
+            while timeout(SETTLED, self.started.notified()).await.is_ok() {}
+            release_memory();
+        }
     }
 
     /// Ends every task, for a shim that is told to end itself.
@@ -95,6 +115,7 @@ impl TaskService for Service {
         let tasks = Arc::clone(&self.tasks);
         let started = tokio::spawn(async move { tasks.start(target).await }).await;
         let pid = reply::joined(started)?;
+        self.started.notify_one();
         Ok(api::StartResponse {
             pid,
             ..Default::default()
@@ -169,8 +190,13 @@ impl TaskService for Service {
         })
     }
 
-    async fn shutdown(&self, _: &TtrpcContext, _: api::ShutdownRequest) -> TtrpcResult<api::Empty> {
-        if self.tasks.is_empty() {
+    async fn shutdown(
+        &self,
+        _: &TtrpcContext,
+        request: api::ShutdownRequest,
+    ) -> TtrpcResult<api::Empty> {
+        self.tasks.release(&request.id);
+        if self.is_idle() {
             self.shutdown.notify_one();
         }
         Ok(api::Empty::new())

@@ -2,6 +2,7 @@
 
 pub(crate) mod bootstrap;
 mod delete;
+pub(crate) mod departure;
 mod info;
 mod serve;
 mod start;

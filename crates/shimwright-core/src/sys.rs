@@ -498,6 +498,87 @@ pub(crate) fn disable_huge_pages() {
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
 }
 
+/// Lets go of the pages of code and constants that this process has touched; what is touched again
+/// comes back from the page cache.
+pub(crate) fn release_code() {
+    unsafe extern "C" fn release(
+        object: *mut libc::dl_phdr_info,
+        _: libc::size_t,
+        _: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: `dl_iterate_phdr` passes a description that is valid during this call.
+        let object = unsafe { &*object };
+        for index in 0..usize::from(object.dlpi_phnum) {
+            // SAFETY: there are `dlpi_phnum` headers, which are mapped as long as the object is.
+            let header = unsafe { &*object.dlpi_phdr.add(index) };
+            if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
+                continue;
+            }
+            // SAFETY: this asks for a number.
+            let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.unsigned_abs();
+            let begin = (object.dlpi_addr + header.p_vaddr).next_multiple_of(page);
+            let end = (object.dlpi_addr + header.p_vaddr + header.p_memsz) / page * page;
+            if begin < end {
+                // SAFETY: nobody can have written to these whole pages of a private mapping of a
+                // file, so they are the file's, as they will be again: the kernel itself may take
+                // such pages away at any time. A failure changes nothing.
+                unsafe {
+                    libc::madvise(
+                        begin as *mut libc::c_void,
+                        (end - begin) as libc::size_t,
+                        libc::MADV_DONTNEED,
+                    )
+                };
+            }
+        }
+        0
+    }
+    // SAFETY: the function keeps to what `dl_iterate_phdr(3)` asks of it, and cannot unwind.
+    unsafe { libc::dl_iterate_phdr(Some(release), std::ptr::null_mut()) };
+}
+
+/// Gives the kernel back what was freed on the heap, as far as the C library can.
+pub(crate) fn release_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it touches free memory only, and takes the allocator's own locks.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
+/// The stack of a thread that calls next to nothing, in bytes.
+const SMALL_STACK: libc::size_t = 64 << 10;
+
+/// Runs `job` on a thread that costs as little as one can: `job` must not allocate, or it would get
+/// a heap of its own, and no signal is delivered there.
+pub(crate) fn spawn_small(
+    job: extern "C" fn(*mut libc::c_void) -> *mut libc::c_void,
+) -> io::Result<()> {
+    let mut all = std::mem::MaybeUninit::uninit();
+    let mut before = std::mem::MaybeUninit::uninit();
+    let mut attributes = std::mem::MaybeUninit::uninit();
+    let mut thread = std::mem::MaybeUninit::uninit();
+    // SAFETY: each set, the attributes and the thread are initialised by the call that is given
+    // them first; the thread is detached, so nobody has to join it.
+    let error = unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+        libc::pthread_attr_init(attributes.as_mut_ptr());
+        let attributes = attributes.as_mut_ptr();
+        libc::pthread_attr_setdetachstate(attributes, libc::PTHREAD_CREATE_DETACHED);
+        libc::pthread_attr_setstacksize(attributes, SMALL_STACK);
+        let argument = std::ptr::null_mut();
+        let error = libc::pthread_create(thread.as_mut_ptr(), attributes, job, argument);
+        libc::pthread_attr_destroy(attributes);
+        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
+        error
+    };
+    match error {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
 /// Starts a command in a session of its own.
 pub(crate) fn new_session(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;

@@ -277,6 +277,21 @@ impl Bundle {
         Ok(self)
     }
 
+    /// Removes the bundle, as the daemon does when its container is gone, with the image's files
+    /// and the streams.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be removed.
+    pub fn remove(self) -> Result<()> {
+        fs::remove_dir_all(&self.directory)?;
+        fs::remove_dir_all(&self.image)?;
+        for stream in self.streams.iter().filter(|path| !path.is_empty()) {
+            fs::remove_file(stream)?;
+        }
+        Ok(())
+    }
+
     /// The request that creates the container.
     pub fn request(&self) -> CreateTaskRequest {
         let [stdin, stdout, stderr] = self.streams.clone();

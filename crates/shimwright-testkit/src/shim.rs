@@ -481,7 +481,15 @@ impl Shim {
 
     /// Asks the shim to end. It may be gone before it has answered.
     pub fn shutdown(&self) {
-        let request = api::ShutdownRequest::default();
+        self.shutdown_after("");
+    }
+
+    /// The same as containerd asks, after it has deleted this container.
+    pub fn shutdown_after(&self, id: &str) {
+        let request = api::ShutdownRequest {
+            id: id.to_owned(),
+            ..Default::default()
+        };
         let _ = self.call::<api::Empty>("Shutdown", &request);
     }
 }

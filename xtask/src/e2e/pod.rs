@@ -1,5 +1,7 @@
 //! Containers of one pod.
 
+use std::time::Duration;
+
 use super::stage::{Container, Stage, check};
 use super::{Case, Needs};
 use crate::containerd::SHORT;
@@ -17,7 +19,69 @@ pub(super) const CASES: &[Case] = &[
         Needs::AnyRuntime,
         apart,
     ),
+    Case::new(
+        "containers of a node share a shim process if it says so",
+        Needs::Ours,
+        |stage| on_sharing_node(stage, containers),
+    ),
+    Case::new(
+        "pods of a node share a shim process if it says so",
+        Needs::Ours,
+        |stage| on_sharing_node(stage, pods),
+    ),
 ];
+
+fn on_sharing_node(stage: &mut Stage, case: fn(&mut Stage) -> Result<()>) -> Result<()> {
+    stage
+        .containerd()
+        .configure_shims("[shim]\nshare = 'node'\n")?;
+    let outcome = case(stage);
+    stage.containerd().configure_shims("")?;
+    outcome
+}
+
+fn one_shim() -> Result<()> {
+    let shims = shims();
+    ensure!(
+        shims.len() == 1,
+        "there are {} shims: {shims:?}",
+        shims.len()
+    );
+    Ok(())
+}
+
+fn containers(stage: &mut Stage) -> Result<()> {
+    let (first, second) = (stage.idle(), stage.idle());
+    first.detach(stage)?;
+    second.detach(stage)?;
+    check(&stage.exits_with("5").run(stage)?, 5, "")?;
+    one_shim()?;
+    stage.containerd_mut().kill()?;
+    stage.containerd_mut().relaunch()?;
+    end(&[&first], stage)?;
+    stage.running(second.id())?;
+    let third = stage.idle();
+    third.detach(stage)?;
+    one_shim()?;
+    end(&[&second, &third], stage)?;
+    // Nobody is left to need it.
+    stage
+        .containerd()
+        .ground()
+        .await_clean(Duration::from_secs(5))
+}
+
+fn pods(stage: &mut Stage) -> Result<()> {
+    let (first, second) = (stage.pod()?, stage.pod()?);
+    for pod in [&first, &second] {
+        let app = pod.idle(stage);
+        pod.start(stage, app)?;
+    }
+    one_shim()?;
+    first.remove(stage)?;
+    one_shim()?;
+    second.remove(stage)
+}
 
 fn shims() -> Vec<String> {
     leak::shims()
@@ -49,12 +113,7 @@ fn share(stage: &mut Stage) -> Result<()> {
     first.detach(stage)?;
     second.detach(stage)?;
     check(&third.run(stage)?, 5, "")?;
-    let shims = shims();
-    ensure!(
-        shims.len() == 1,
-        "there are {} shims: {shims:?}",
-        shims.len()
-    );
+    one_shim()?;
     stage.running(first.id())?;
     stage.running(second.id())?;
     // In this order the task that the shim was started for ends first.

@@ -123,7 +123,9 @@ impl Programs<'_> {
         process: &Process,
         spec: &Spec,
     ) -> Result<Exec, Error> {
-        let limits = node::limits(self.options)?.narrow_for(spec)?;
+        let limits = node::Config::read()?
+            .limits(self.options)?
+            .narrow_for(spec)?;
         let engine = self.host.engine(&self.options.engine())?;
         let code = self.code(&*engine, source, &limits);
         let Code {
@@ -237,7 +239,8 @@ impl Programs<'_> {
         };
         let artifact = cache.find_or_compile(&key, compile)?;
         if figures.cache_hit == Some(false)
-            && let Err(error) = node::cache_size().and_then(|most| cache.sweep(most, &key))
+            && let Err(error) =
+                node::Config::read().and_then(|node| cache.sweep(node.cache_size(), &key))
         {
             tracing::warn!(%error, "cannot make room in the cache");
         }

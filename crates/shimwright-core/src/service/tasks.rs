@@ -28,12 +28,14 @@ use crate::error::{Context, Error};
 use crate::events::Events;
 use crate::exit::Status;
 use crate::host::Host;
+use crate::log::Log;
 use crate::options::RuntimeOptions;
 use crate::reaper::Reaper;
 use crate::sandbox::build::Job;
 use crate::sandbox::cleanup;
 use crate::sandbox::launcher::{Launcher, Reply};
 use crate::sandbox::program::ContainerKind;
+use crate::shim::departure::Departure;
 use crate::stdio::Stdio;
 use crate::sys;
 use crate::task::{Deletable, Exited, State};
@@ -52,8 +54,10 @@ pub(crate) struct Shared {
     pub(crate) reaper: Arc<Reaper>,
     pub(crate) hierarchies: Hierarchies,
     pub(crate) store: Store,
-    /// The descriptor of the log, which launchers write to as well.
-    pub(crate) log: Option<i32>,
+    /// The log, which launchers write to as well.
+    pub(crate) log: Option<Log>,
+    /// If the process is shared by all containers of a node.
+    pub(crate) departure: Option<Arc<Departure>>,
     /// Both ends of a pipe: every container holds the read end, this process alone the write end.
     pub(crate) alive: (OwnedFd, OwnedFd),
 }
@@ -144,9 +148,16 @@ impl Tasks {
         let created = task.create(&request, options).await;
         if created.is_err() {
             task.io.stop_logger().await;
-            self.lock().remove(&request.id);
+            self.remove(&task);
         }
         created
+    }
+
+    /// Containerd has asked the shim to end, now that this container is gone.
+    pub(super) fn release(&self, id: &str) {
+        if let Some(departure) = &self.shared.departure {
+            departure.release(id);
+        }
     }
 
     /// Takes the id, before anything else is done for the request.
@@ -177,6 +188,18 @@ impl Tasks {
         }
     }
 
+    /// Forgets a task. If the log is in its bundle, it moves to that of another one.
+    fn remove(&self, task: &Task) {
+        let mut tasks = self.lock();
+        tasks.remove(&task.id);
+        let directory = task.bundle.directory();
+        if let Some(log) = self.shared.log.as_ref().filter(|log| log.is_of(directory))
+            && let Some(other) = tasks.values().next()
+        {
+            log.move_to(other.bundle.directory());
+        }
+    }
+
     /// Starts a process and returns its pid.
     pub(super) async fn start(&self, target: Target) -> Result<u32, Error> {
         let task = match target {
@@ -203,7 +226,7 @@ impl Tasks {
         // Another call may have deleted it while this one waited.
         self.find(&task.id)?;
         let (init, exited) = task.delete().await?;
-        self.lock().remove(&task.id);
+        self.remove(&task);
         Ok((Some(init), Some(exited)))
     }
 
@@ -374,7 +397,7 @@ impl Task {
     pub(super) fn keep(&self, stdio: &Stdio) -> Vec<RawFd> {
         let mut keep = descriptors(stdio);
         keep.push(self.shared.alive.0.as_raw_fd());
-        keep.extend(self.shared.log);
+        keep.extend(self.shared.log.as_ref().map(Log::descriptor));
         keep
     }
 
@@ -581,7 +604,7 @@ impl Task {
     }
 
     fn launch(&self, job: impl FnOnce() -> Result<(), Error>) -> Result<Launcher, Error> {
-        let keep: Vec<_> = self.shared.log.into_iter().collect();
+        let keep: Vec<_> = self.shared.log.iter().map(Log::descriptor).collect();
         Launcher::start(&self.shared.reaper, &keep, || {
             job().map(|()| (Reply::Done, Vec::new()))
         })

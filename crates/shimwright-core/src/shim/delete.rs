@@ -12,7 +12,7 @@ use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 
 use super::print;
-use super::start::{ADDRESS_FILE, socket_path};
+use super::start::address_in;
 use crate::bundle::{Bundle, Record};
 use crate::cgroup::Hierarchies;
 use crate::error::{Context, Error};
@@ -67,10 +67,9 @@ fn cgroups_path(bundle: &Bundle) -> Option<PathBuf> {
 /// A process that is being killed closes its descriptors one after the other, so its socket may
 /// still take a connection, which then breaks; one that lives keeps it.
 fn remove_dead_socket(bundle: &Bundle) {
-    let Ok(address) = std::fs::read_to_string(bundle.directory().join(ADDRESS_FILE)) else {
+    let Some(path) = address_in(bundle.directory()) else {
         return;
     };
-    let path = socket_path(&address);
     let deadline = Instant::now() + LIVELINESS_BOUND;
     loop {
         match UnixStream::connect(&path) {

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +18,13 @@ use rustix::pipe::PipeFlags;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 
+use super::departure::Departure;
 use crate::cgroup::Hierarchies;
 use crate::content::Store;
 use crate::error::{Context, Error};
 use crate::events::Events;
 use crate::host::Host;
+use crate::log::Log;
 use crate::reaper::Reaper;
 use crate::service::{Service, Shared};
 use crate::{log, role, sys};
@@ -46,26 +49,35 @@ pub(super) fn run(host: Host, flags: &Flags) -> Result<(), Error> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .context("become the parent of orphans")?;
     let signals = sys::signal_fd().context("receive signals")?;
-    let log = log::open(std::path::Path::new("log"), flags.debug);
+    // containerd's working directory for `start`, and so ours, is the bundle.
+    let bundle = std::env::current_dir().context("find the bundle")?;
+    let log = log::open(&bundle, flags.debug);
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("start the async runtime")?;
-    runtime.block_on(serve(host, flags, listener, signals, log))
+    runtime.block_on(serve(host, flags, &bundle, listener, signals, log))
 }
 
 async fn serve(
     host: &'static Host,
     flags: &Flags,
+    bundle: &Path,
     listener: UnixListener,
     signals: OwnedFd,
-    log: Option<i32>,
+    log: Option<Log>,
 ) -> Result<(), Error> {
     let socket = listener
         .local_addr()
         .ok()
-        .and_then(|a| a.as_pathname().map(ToOwned::to_owned));
+        .and_then(|a| a.as_pathname().map(ToOwned::to_owned))
+        .ok_or_else(|| Error::invalid("the inherited socket has no path"))?;
+    let shared = std::env::var_os(role::SHARED).is_some();
+    let departure = bundle
+        .parent()
+        .filter(|_| shared)
+        .map(|bundles| Arc::new(Departure::new(socket.clone(), bundles.to_owned())));
     let events = Events::new(&flags.namespace);
     let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     tokio::spawn(Arc::clone(&events).deliver(address));
@@ -80,15 +92,24 @@ async fn serve(
             namespace: flags.namespace.clone(),
         },
         log,
+        departure: departure.clone(),
         alive: rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?,
     });
     let told = told_to_serve().context("hear from the start command")?;
     if !told {
-        // It is gone, and has given nobody our address.
-        if let Some(socket) = socket {
-            let _ = std::fs::remove_file(socket);
+        // It is gone, and has given nobody our address. Another one may have.
+        match &departure {
+            Some(departure) => {
+                departure.release(&flags.id);
+                if departure.leave().await.is_none() {
+                    return Ok(());
+                }
+            }
+            None => {
+                let _ = std::fs::remove_file(socket);
+                return Ok(());
+            }
         }
-        return Ok(());
     }
     let mut server = Server::new()
         .add_listener(accept(listener).context("listen")?)
@@ -97,9 +118,21 @@ async fn serve(
     tracing::info!(id = flags.id, namespace = flags.namespace, "shim started");
 
     let signals = sys::watch(signals).context("receive signals")?;
+    tokio::spawn(service.clone().release_memory());
+    let may_end = async {
+        match &departure {
+            Some(departure) => departure.allowed(&service).await,
+            None => {
+                service.shut_down().await;
+                // From here on a `start` of the group has to find nobody, and start a process.
+                let _ = std::fs::remove_file(&socket);
+            }
+        }
+    };
+    tokio::pin!(may_end);
     loop {
         tokio::select! {
-            () = service.shut_down() => break,
+            () = &mut may_end => break,
             signal = next_signal(&signals) => match signal.context("receive signals")? {
                 libc::SIGCHLD => reaper.collect(),
                 libc::SIGTERM | libc::SIGINT => {
@@ -113,16 +146,13 @@ async fn serve(
                         }
                     };
                     tokio::select! { () = killed => {}, () = collecting => {} }
+                    let _ = std::fs::remove_file(&socket);
                     break;
                 }
                 libc::SIGUSR1 => tracing::info!(?service, "state"),
                 _ => {}
             },
         }
-    }
-    // From here on a `start` of the group has to find nobody, and start another process.
-    if let Some(socket) = socket {
-        let _ = std::fs::remove_file(socket);
     }
     events.flush(FLUSH_BOUND).await;
     // The answer to `Shutdown` is on its way; containerd expects the connection to end after it.

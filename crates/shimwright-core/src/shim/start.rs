@@ -1,9 +1,8 @@
 //! `start`: finds the shim process of a container's group, or starts one, and prints its address.
 
-use std::fs::File;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,11 +12,14 @@ use containerd_shim::cgroup::set_cgroup_and_oom_score;
 use rustix::fs::FlockOperation;
 
 use super::bootstrap::Request;
+use super::departure::lock;
 use super::print;
 use crate::bundle::{Bundle, group, write_atomically};
 use crate::cgroup::Hierarchies;
 use crate::error::{Context, Error};
 use crate::host::Host;
+use crate::node::Share;
+use crate::options::RuntimeOptions;
 use crate::{cache, linked, node, role, sys};
 
 /// The file with the address of the shim process, for containerd up to 1.7.
@@ -31,12 +33,18 @@ const GO: &[u8] = b"\n";
 pub(super) fn run(host: &Host, flags: &Flags) -> Result<(), Error> {
     let request = Request::read(flags)?;
     // A mistake of the node's administrator shows before anything has begun.
-    node::limits(&request.options)?;
+    let node = node::Config::read()?;
+    node.limits(&request.options)?;
     // containerd's working directory for this command is the bundle.
     let directory = std::env::current_dir().context("find the bundle")?;
     let bundle = Bundle::new(directory);
     let spec = bundle.spec()?;
-    let group = group(spec.annotations().as_ref(), &flags.id);
+    let shared = node.share() == Share::Node;
+    let group = if shared {
+        node_group(&request.options)?
+    } else {
+        group(spec.annotations().as_ref(), &flags.id).to_owned()
+    };
     // The name is in it, or the shims of two engines in one pod would take each other's place.
     let address = request
         .opts
@@ -44,8 +52,13 @@ pub(super) fn run(host: &Host, flags: &Flags) -> Result<(), Error> {
     let path = socket_path(&address);
 
     let mut waiting = None;
-    if let Some(listener) = listen(&path)? {
-        match start_server(flags, &request, &listener) {
+    let listener = listen(&path, || {
+        let file = bundle.directory().join(ADDRESS_FILE);
+        write_atomically(&file, address.as_bytes())
+            .with_context(|| format!("write {}", file.display()))
+    })?;
+    if let Some(listener) = listener {
+        match start_server(flags, &request, shared, &listener) {
             Ok(server) => waiting = Some(server),
             Err(error) => {
                 let _ = std::fs::remove_file(&path);
@@ -53,9 +66,6 @@ pub(super) fn run(host: &Host, flags: &Flags) -> Result<(), Error> {
             }
         }
     }
-    let file = bundle.directory().join(ADDRESS_FILE);
-    write_atomically(&file, address.as_bytes())
-        .with_context(|| format!("write {}", file.display()))?;
     print(request.answer(&address)?)?;
     // Without this, because we have failed or are no more, the shim process ends: nobody would.
     if let Some(mut server) = waiting {
@@ -65,15 +75,42 @@ pub(super) fn run(host: &Host, flags: &Flags) -> Result<(), Error> {
 }
 
 /// The path of a socket's address.
-pub(super) fn socket_path(address: &str) -> PathBuf {
+fn socket_path(address: &str) -> PathBuf {
     PathBuf::from(address.strip_prefix("unix://").unwrap_or(address))
 }
 
-/// Binds the group's socket; `None` if a live shim process has it.
+/// The path of the socket whose address a bundle has.
+pub(super) fn address_in(bundle: &Path) -> Option<PathBuf> {
+    let address = std::fs::read_to_string(bundle.join(ADDRESS_FILE)).ok()?;
+    Some(socket_path(&address))
+}
+
+/// The group of all containers of a node, which no container's id can be.
+///
+/// The process is ours, in the same control group: after an upgrade of the executable, a new one
+/// serves the containers to come.
+fn node_group(options: &RuntimeOptions) -> Result<String, Error> {
+    let own = std::fs::metadata("/proc/self/exe").context("find this executable")?;
+    Ok(format!(
+        "node/{}:{}:{}.{}{}",
+        own.dev(),
+        own.ino(),
+        own.ctime(),
+        own.ctime_nsec(),
+        options.shim_cgroup
+    ))
+}
+
+/// Binds the group's socket; `None` if a live shim process has it. In either case the container
+/// `claim`s its address.
 ///
 /// The lock on the directory makes finding a dead socket, removing it and binding a new one a
-/// single step, or two commands at once could each start a process.
-fn listen(path: &Path) -> Result<Option<UnixListener>, Error> {
+/// single step, or two commands at once could each start a process. Nor can the process that was
+/// found decide to end before the claim, see [`super::departure`].
+fn listen(
+    path: &Path,
+    claim: impl FnOnce() -> Result<(), Error>,
+) -> Result<Option<UnixListener>, Error> {
     let cannot_listen = || format!("listen on {}", path.display());
     let directory = path.parent().unwrap_or(Path::new("/"));
     std::fs::DirBuilder::new()
@@ -81,10 +118,9 @@ fn listen(path: &Path) -> Result<Option<UnixListener>, Error> {
         .recursive(true)
         .create(directory)
         .with_context(cannot_listen)?;
-    let lock = File::open(directory).with_context(cannot_listen)?;
-    rustix::fs::flock(&lock, FlockOperation::LockExclusive).with_context(cannot_listen)?;
+    let _lock = lock(path, FlockOperation::LockExclusive).with_context(cannot_listen)?;
     match UnixStream::connect(path) {
-        Ok(_) => return Ok(None),
+        Ok(_) => return claim().map(|()| None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).with_context(cannot_listen)?;
@@ -94,6 +130,10 @@ fn listen(path: &Path) -> Result<Option<UnixListener>, Error> {
     let listener = UnixListener::bind(path).with_context(cannot_listen)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
         .with_context(cannot_listen)?;
+    if let Err(error) = claim() {
+        let _ = std::fs::remove_file(path);
+        return Err(error);
+    }
     Ok(Some(listener))
 }
 
@@ -102,6 +142,7 @@ fn listen(path: &Path) -> Result<Option<UnixListener>, Error> {
 fn start_server(
     flags: &Flags,
     request: &Request,
+    shared: bool,
     listener: &UnixListener,
 ) -> Result<PipeWriter, Error> {
     let (reader, writer) = io::pipe().context("make a pipe to the shim process")?;
@@ -118,6 +159,9 @@ fn start_server(
         .stdin(reader)
         .stdout(Stdio::null())
         .stderr(Stdio::null());
+    if shared {
+        command.env(role::SHARED, "");
+    }
     if request.opts.debug {
         command.arg("-debug");
     }

@@ -19,6 +19,7 @@ mod many;
 mod options;
 mod posture;
 mod service;
+mod shared;
 mod start;
 mod stdio;
 mod terminal;

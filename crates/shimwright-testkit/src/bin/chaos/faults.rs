@@ -156,7 +156,9 @@ fn kill_in_delete(round: &Round) -> Result<()> {
 
 fn kill_in_shutdown(round: &Round) -> Result<()> {
     let setting = round.started(round.any_bundle()?)?;
-    round.during(STEP / 5, round.kill_any(), || setting.shim.shutdown())?;
+    round.during(STEP / 5, round.kill_any(), || {
+        setting.shim.shutdown_after(ID)
+    })?;
     round.lost(&setting.shim)?;
     round.clean_after(&setting.bundle)
 }
@@ -204,7 +206,7 @@ fn no_containerd(round: &Round) -> Result<()> {
     if topics != ["create", "start", "exit", "delete"] {
         return Err(format!("containerd has heard of {topics:?}").into());
     }
-    setting.shim.shutdown();
+    setting.shim.shutdown_after(ID);
     Ok(())
 }
 
@@ -235,7 +237,7 @@ fn stopped_shim(round: &Round) -> Result<()> {
         return Err(format!("the guest ended with {}", status.exit_status).into());
     }
     setting.shim.delete(ID)?;
-    setting.shim.shutdown();
+    setting.shim.shutdown_after(ID);
     Ok(())
 }
 
@@ -538,7 +540,7 @@ fn duplicates(round: &Round) -> Result<()> {
     }
     let answers = eight_times(round, || shim.delete(ID))?;
     check_one("Delete", &answers, &["NOT_FOUND"])?;
-    shim.shutdown();
+    shim.shutdown_after(ID);
     Ok(())
 }
 
@@ -558,7 +560,7 @@ fn many_clients(round: &Round) -> Result<()> {
         }
     })?;
     outcomes.into_iter().collect::<Result<()>>()?;
-    setting.shim.shutdown();
+    setting.shim.shutdown_after(ID);
     Ok(())
 }
 

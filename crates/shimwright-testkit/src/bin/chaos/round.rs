@@ -51,9 +51,18 @@ impl Round {
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
             faults: AtomicUsize::new(0),
         };
-        let outcome = run(&round).and_then(|()| round.clean());
+        let outcome = round.configure().and_then(|()| run(&round));
+        let outcome = outcome.and_then(|()| round.clean());
         let outcome = outcome.and_then(|()| round.again());
         (round.faults.into_inner(), outcome)
+    }
+
+    /// On one of three nodes, all containers share a shim process.
+    fn configure(&self) -> Result<()> {
+        match self.below(3) {
+            0 => self.containerd.configure("[shim]\nshare = 'node'\n"),
+            _ => Ok(()),
+        }
     }
 
     /// Counts a fault.
@@ -199,7 +208,7 @@ impl Round {
         loop {
             match timed("State", CALL, || shim.state(ID))? {
                 Err(error) if is_code(&error, Code::NOT_FOUND) => {
-                    shim.shutdown();
+                    shim.shutdown_after(ID);
                     return Ok(true);
                 }
                 Err(error) if code(&error).is_none() => return Ok(false),
@@ -271,7 +280,7 @@ impl Round {
         if (status, output.as_str()) != (0, "Hello from Wasm\n") {
             return Err(format!("the next run ended with {status} and wrote {output:?}").into());
         }
-        setting.shim.shutdown();
+        setting.shim.shutdown_after(ID);
         self.clean()
     }
 }
