@@ -31,6 +31,9 @@ const EMPTY: [&str; 6] = ["dev", "etc", "proc", "run", "sys", "tmp"];
 /// Where the shims and the program that tries them are.
 pub(super) const PROGRAMS: &str = "usr/local/bin";
 
+/// How the name of a kernel begins; its version follows.
+const KERNEL: &str = "vmlinuz-";
+
 const INIT: &str = include_str!("init.sh");
 
 /// More than enough: what is not written takes no space.
@@ -54,11 +57,34 @@ impl Disk {
         let directory = tempfile::Builder::new()
             .prefix("disk-")
             .tempdir_in(system.parent().unwrap_or(&system))?;
-        let root = directory.path().join("root");
+        let kernel = kernel(&system)?;
+        let disk = Self { directory, kernel };
+        let root = disk.directory.path().join("root");
+        disk.copy_system(&system, &root)?;
+        for (from, to) in files {
+            place(from, &root.join(to))?;
+        }
+        fs::write(root.join("command"), script(command))?;
+        let init = root.join("init");
+        fs::write(&init, INIT)?;
+        fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
+        let mut format = Command::new("mke2fs");
+        format.args(["-q", "-t", "ext4", "-O", "^has_journal", "-d"]);
+        format.arg(&root).arg(disk.image()).arg(SIZE);
+        process::run(format, DEADLINE)?.success()?;
+        fs::remove_dir_all(&root)?;
+        Ok(disk)
+    }
+
+    /// Makes a root of the packages, and what is missing because they have not been configured.
+    fn copy_system(&self, system: &Path, root: &Path) -> Result<()> {
         let mut copy = Command::new("cp");
-        copy.args(["--archive", "--link"]).arg(&system).arg(&root);
+        copy.args(["--archive", "--link"]).arg(system).arg(root);
         process::run(copy, DEADLINE)?.success()?;
-        let overlay = find(&root.join("lib/modules"), "overlay.ko")?;
+        let version = self.kernel.file_name().and_then(|name| name.to_str());
+        let version = version.and_then(|name| name.strip_prefix(KERNEL));
+        let modules = system.join("lib/modules").join(version.unwrap_or_default());
+        let overlay = modules.join("kernel/fs/overlayfs/overlay.ko");
         place(&overlay, &root.join("overlay.ko"))?;
         for name in NEEDLESS {
             let path = root.join(name);
@@ -72,26 +98,13 @@ impl Disk {
         for name in EMPTY {
             fs::create_dir_all(root.join(name))?;
         }
-        // Debian's own name of it is made when the package is configured, which this one is not.
-        std::os::unix::fs::symlink("gcc", root.join("usr/bin/cc"))?;
-        shell(&root)?;
-        for (from, to) in files {
-            place(from, &root.join(to))?;
+        for (name, target) in [("usr/bin/cc", "gcc"), ("bin/sh", "busybox")] {
+            let path = root.join(name);
+            if path.symlink_metadata().is_err() {
+                std::os::unix::fs::symlink(target, path)?;
+            }
         }
-        fs::write(root.join("command"), script(command))?;
-        let init = root.join("init");
-        fs::write(&init, INIT)?;
-        fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
-        let disk = Self {
-            kernel: find(&system.join("boot"), "vmlinuz-")?,
-            directory,
-        };
-        let mut format = Command::new("mke2fs");
-        format.args(["-q", "-t", "ext4", "-O", "^has_journal", "-d"]);
-        format.arg(&root).arg(disk.image()).arg(SIZE);
-        process::run(format, DEADLINE)?.success()?;
-        fs::remove_dir_all(&root)?;
-        Ok(disk)
+        Ok(())
     }
 
     /// The file with the content of the disk.
@@ -102,15 +115,6 @@ impl Disk {
     pub(super) fn kernel(&self) -> &Path {
         &self.kernel
     }
-}
-
-/// Makes `/bin/sh` if no package has brought it.
-fn shell(root: &Path) -> Result<()> {
-    let path = root.join("bin/sh");
-    if path.symlink_metadata().is_err() {
-        std::os::unix::fs::symlink("busybox", path)?;
-    }
-    Ok(())
 }
 
 /// Puts a file or a directory with all it holds at a place.
@@ -125,25 +129,19 @@ fn place(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The first file below a directory whose name begins like this.
-fn find(directory: &Path, begin: &str) -> Result<PathBuf> {
-    let mut rest = vec![directory.to_owned()];
-    while let Some(directory) = rest.pop() {
-        for entry in
-            fs::read_dir(&directory).context(format_args!("read {}", directory.display()))?
-        {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                rest.push(entry.path());
-            } else if entry.file_name().to_string_lossy().starts_with(begin) {
-                return Ok(entry.path());
-            }
-        }
-    }
-    Err(error!(
-        "there is no {begin} below {}: remove that directory and try again",
-        directory.display()
-    ))
+/// The kernel among unpacked packages.
+fn kernel(system: &Path) -> Result<PathBuf> {
+    let boot = system.join("boot");
+    let entries = fs::read_dir(&boot).context(format_args!("read {}", boot.display()))?;
+    let mut names = entries.flatten().map(|entry| entry.file_name());
+    let name = names.find(|name| name.to_string_lossy().starts_with(KERNEL));
+    let remedy = || {
+        error!(
+            "there is no kernel below {}: remove that directory and try again",
+            system.display()
+        )
+    };
+    name.map(|name| boot.join(name)).ok_or_else(remedy)
 }
 
 /// A script for a shell that executes a command of exactly these words.
