@@ -13,8 +13,20 @@ use crate::driver::{self, Program};
 use crate::stats::{MILLISECONDS, Samples};
 use crate::{Result, interrupt};
 
-/// What [`COMPUTE`] does.
-const WORKS: [&str; 4] = ["integer", "float", "memory", "json"];
+/// The works of [`COMPUTE`], and what each does.
+const WORKS: [(&str, &str); 4] = [
+    (
+        "integer",
+        "lists are searched and sorted, matrices multiplied, numbers read by a state machine, all \
+         of it into a CRC, as CoreMark does",
+    ),
+    ("float", "bodies attract each other, in double precision"),
+    (
+        "memory",
+        "16 MiB are copied, and a chain is followed through all of them",
+    ),
+    ("json", "a document is written and read"),
+];
 
 /// The pod of all containers.
 const POD: &str = "pod";
@@ -22,10 +34,19 @@ const POD: &str = "pod";
 /// How long one work may take, interpreted and on a slow machine.
 const WORKING: Duration = Duration::from_secs(10 * 60);
 
-/// What CPython runs.
-const SCRIPTS: [(&str, &str); 2] = [
-    ("cpython", include_str!("compute/cpython.py")),
-    ("sqlite", include_str!("compute/sqlite.py")),
+/// What CPython runs, and what it does.
+const SCRIPTS: [(&str, &str, &str); 2] = [
+    (
+        "cpython",
+        include_str!("compute/cpython.py"),
+        "CPython counts words with a regular expression, sieves primes, and reads and writes a \
+         document",
+    ),
+    (
+        "sqlite",
+        include_str!("compute/sqlite.py"),
+        "SQLite, in CPython, fills a table of 20000 rows in memory, makes an index, and queries it",
+    ),
 ];
 
 /// What is measured.
@@ -47,6 +68,8 @@ pub struct Cli {
     path: PathBuf,
     /// What stands between its name and the program.
     command: &'static [&'static str],
+    /// What stands between the program and its arguments.
+    separator: &'static [&'static str],
 }
 
 impl Cli {
@@ -57,14 +80,17 @@ impl Cli {
     /// If the engine's command line is not known.
     pub fn parse(text: &str) -> Result<Self> {
         let (engine, path) = text.split_once('=').ok_or("not ENGINE=PATH")?;
-        let command: &[&str] = match engine {
-            "wasmtime" | "wasmer" => &["run"],
-            "wasmedge" | "wasmi" => &[],
+        let (command, separator): (&[&str], &[&str]) = match engine {
+            // It passes on a separator too.
+            "wasmtime" => (&["run"], &[]),
+            "wasmer" => (&["run"], &["--"]),
+            "wasmedge" | "wasmi" => (&[], &[]),
             _ => return Err(format!("the command line of {engine} is not known").into()),
         };
         Ok(Self {
             path: path.into(),
             command,
+            separator,
         })
     }
 
@@ -73,11 +99,7 @@ impl Cli {
         let output = Command::new(&self.path)
             .args(self.command)
             .arg(program)
-            .args(if self.command.is_empty() {
-                &[][..]
-            } else {
-                &["--"][..]
-            })
+            .args(self.separator)
             .args(args)
             .stdin(Stdio::null())
             .output()
@@ -100,14 +122,9 @@ impl Cli {
 pub struct Work {
     /// The name.
     pub name: &'static str,
+    /// What it does.
+    pub does: &'static str,
     program: Program,
-}
-
-impl Work {
-    /// A program that prints such a line.
-    pub fn new(name: &'static str, program: Program) -> Self {
-        Self { name, program }
-    }
 }
 
 /// Every work; those of CPython only if there is one.
@@ -118,14 +135,19 @@ impl Work {
 pub fn works(python: Option<&Path>) -> Result<Vec<Work>> {
     let mut works: Vec<Work> = WORKS
         .into_iter()
-        .map(|name| Work::new(name, Program::from(COMPUTE).with_args([name])))
+        .map(|(name, does)| Work {
+            name,
+            does,
+            program: Program::from(COMPUTE).with_args([name]),
+        })
         .collect();
     if let Some(path) = python {
         let program = Program::read(path)?;
-        works.extend(
-            SCRIPTS
-                .map(|(name, script)| Work::new(name, program.clone().with_args(["-c", script]))),
-        );
+        works.extend(SCRIPTS.map(|(name, script, does)| Work {
+            name,
+            does,
+            program: program.clone().with_args(["-c", script]),
+        }));
     }
     Ok(works)
 }
@@ -257,10 +279,19 @@ mod tests {
 
     #[test]
     fn an_unknown_command_line_is_refused() {
-        let cli = Cli::parse("wasmtime=/bin/wasmtime").unwrap();
-        assert_eq!(cli.command, ["run"]);
         assert!(Cli::parse("/bin/wasmtime").is_err());
         assert!(Cli::parse("node=/bin/node").is_err());
+    }
+
+    #[test]
+    fn a_program_is_given_its_arguments_only() {
+        let words = |engine: &str| {
+            let cli = Cli::parse(&format!("{engine}=/bin/echo")).unwrap();
+            cli.run(Path::new("x.wasm"), &["-c".to_owned()]).unwrap()
+        };
+        assert_eq!(words("wasmtime"), "run x.wasm -c\n");
+        assert_eq!(words("wasmer"), "run x.wasm -- -c\n");
+        assert_eq!(words("wasmedge"), "x.wasm -c\n");
     }
 
     #[test]
@@ -272,7 +303,7 @@ mod tests {
 
     #[test]
     fn every_script_prints_its_own_name() {
-        for (name, script) in SCRIPTS {
+        for (name, script, _) in SCRIPTS {
             assert!(script.contains(&format!("print('{name}',")), "{name}");
         }
     }

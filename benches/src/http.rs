@@ -32,6 +32,8 @@ pub struct Options {
     pub requests: usize,
     /// How many connections.
     pub connections: usize,
+    /// How many requests an instance is given, if not as many as usual.
+    pub reuse: Option<usize>,
     /// The command line of Wasmtime.
     pub wasmtime: Option<PathBuf>,
 }
@@ -48,9 +50,16 @@ pub fn run(options: &Options) -> Result<Value> {
     }
     let containerd = driver::containerd(&options.shim, None)?;
     let address = free_address()?;
+    let mut env = vec![format!("SHIMWRIGHT_HTTP_ADDRESS={address}")];
+    env.extend(
+        options
+            .reuse
+            .map(|reuse| format!("SHIMWRIGHT_HTTP_REUSE={reuse}")),
+    );
+    let env: Vec<_> = env.iter().map(String::as_str).collect();
     let bundle = Program::read(&options.guest)?
         .bundle(&containerd, "served", "served")?
-        .env(&[&format!("SHIMWRIGHT_HTTP_ADDRESS={address}")])?
+        .env(&env)?
         .spec(|spec| {
             if let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut() {
                 namespaces.retain(|namespace| namespace["type"] != "network");

@@ -1,14 +1,16 @@
 //! `cargo xtask compare`: the engines on the sample programs or on a program of the user's, as a
 //! table and as a page with plots.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use crate::cargo;
 use crate::debian;
-use crate::error::{Result, ensure, error};
+use crate::error::{Context, Result, ensure, error};
 use crate::process::Process;
+use crate::programs;
 use crate::sizes::shim;
 use crate::wasmedge;
 
@@ -110,9 +112,14 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
             }
         }
     }
+    let files = tempfile::Builder::new().prefix("shimwright-").tempdir()?;
     if let Some((app, words)) = &options.app {
         compare.arg("--app").arg(app);
         compare.args(words.iter().flat_map(|word| ["--app-arg", word]));
+    } else {
+        let python = files.path().join("python.wasm");
+        fs::write(&python, programs::python()?).context("write CPython down")?;
+        compare.arg("--python").arg(python);
     }
     if options.quick {
         compare.arg("--quick");

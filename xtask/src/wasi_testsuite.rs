@@ -10,6 +10,7 @@ use crate::debian;
 use crate::error::{Result, ensure, error};
 use crate::leak;
 use crate::process::Process;
+use crate::wasmedge;
 
 /// The program that does it, of the testkit.
 const RUNNER: &str = "wasi-testsuite";
@@ -17,7 +18,10 @@ const RUNNER: &str = "wasi-testsuite";
 /// For all tests on one engine.
 const DEADLINE: Duration = Duration::from_secs(60 * 60);
 
-const ENGINES: [&str; 3] = ["wasmtime", "wasmer", "wasmi"];
+const ENGINES: [&str; 4] = ["wasmtime", "wasmer", WASMEDGE, "wasmi"];
+
+/// The one with shared libraries.
+const WASMEDGE: &str = "wasmedge";
 
 pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     let arguments = Arguments::parse(args)?;
@@ -28,6 +32,9 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     leak::adopt_orphans()?;
     println!("==> building the shims and the runner");
     let binaries = cargo::build_binaries(&[&cargo::SHIMS[..], &[RUNNER]].concat())?;
+    if arguments.engines.iter().any(|engine| engine == WASMEDGE) && !arguments.list {
+        wasmedge::build()?;
+    }
     if arguments.list {
         return run(&binaries, None, &arguments);
     }
@@ -126,7 +133,7 @@ mod tests {
     #[test]
     fn all_engines_are_the_default() {
         let arguments = parse(&["a", "b"]).unwrap();
-        assert_eq!(arguments.engines.len(), 3);
+        assert_eq!(arguments.engines.len(), 4);
         assert_eq!(arguments.directories, [Path::new("a"), Path::new("b")]);
         let one = parse(&["--engine", "wasmi", "a", "--list"]).unwrap();
         assert_eq!((one.engines.len(), one.list), (1, true));

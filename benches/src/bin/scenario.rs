@@ -20,7 +20,8 @@ usage: scenario startup  --shim PATH --guest PATH [--arg WORD]... [-n STARTS]
                          [--crun PATH --native PATH] [--other PATH [--other-arg WORD]...]
        scenario idle     --shim PATH --guest PATH [-n CONTAINERS] [--shared] [--at NUMBER]...
                          [--path DIRECTORY]
-       scenario http     --shim PATH --guest PATH [-n REQUESTS] [-c CONNECTIONS] [--wasmtime PATH]
+       scenario http     --shim PATH --guest PATH [-n REQUESTS] [-c CONNECTIONS] [--reuse REQUESTS]
+                         [--wasmtime PATH]
        scenario compute  --shim PATH [-n TIMES] [--python PATH] [--cli ENGINE=PATH]
        scenario commands --command NAME=[\"PROGRAM\",...]... [-n TIMES]
 
@@ -69,7 +70,7 @@ fn run(mut words: impl Iterator<Item = String>) -> Result<Value> {
             run_idle,
         ),
         "http" => (
-            &["--shim", "--guest", "-n", "-c", "--wasmtime"],
+            &["--shim", "--guest", "-n", "-c", "--reuse", "--wasmtime"],
             &[],
             run_http,
         ),
@@ -136,6 +137,10 @@ fn run_http(arguments: &Arguments) -> Result<Value> {
         shim: arguments.required("--shim")?,
         guest: arguments.required("--guest")?,
         requests: arguments.number("-n", 20_000)?,
+        reuse: match arguments.number("--reuse", 0)? {
+            0 => None,
+            reuse => Some(reuse),
+        },
         connections: arguments.number("-c", 16)?,
         wasmtime: arguments.path("--wasmtime"),
     })

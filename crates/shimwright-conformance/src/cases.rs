@@ -42,9 +42,14 @@ pub(crate) const CASES: &[Case] = &[
         Run::guest(guest::TRAP).traps(),
     ),
     run(
+        "trap_out_of_bounds",
+        "An access beyond the memory is a trap, and its reason says so",
+        Run::guest(guest::OUT_OF_BOUNDS).traps_with("out of bounds"),
+    ),
+    run(
         "trap_stack_overflow",
-        "Endless recursion is a trap, and not the end of the engine",
-        Run::guest(guest::STACK_OVERFLOW).traps(),
+        "Endless recursion is a trap, and its reason is the stack",
+        Run::guest(guest::STACK_OVERFLOW).traps_with("stack"),
     ),
     run(
         "idle_runs_until_killed",
@@ -193,6 +198,11 @@ pub(crate) const CASES: &[Case] = &[
         Run::guest(guest::REACTOR)
             .function("state")
             .stdout("initialized\n"),
+    ),
+    run(
+        "custom_function_after_exit",
+        "A guest that exits in `_initialize` has ended, and the function is not called",
+        Run::guest(guest::EXIT_EARLY).function("late").exits(3),
     ),
     run(
         "custom_function_result",

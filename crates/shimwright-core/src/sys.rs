@@ -508,9 +508,13 @@ pub(crate) fn release_code() {
     ) -> libc::c_int {
         // SAFETY: `dl_iterate_phdr` passes a description that is valid during this call.
         let object = unsafe { &*object };
-        for index in 0..usize::from(object.dlpi_phnum) {
-            // SAFETY: there are `dlpi_phnum` headers, which are mapped as long as the object is.
-            let header = unsafe { &*object.dlpi_phdr.add(index) };
+        // SAFETY: there are `dlpi_phnum` headers, which are mapped as long as the object is.
+        let headers =
+            unsafe { std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum)) };
+        if has_relocated_code(object.dlpi_addr, headers) {
+            return 0;
+        }
+        for header in headers {
             if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
                 continue;
             }
@@ -535,6 +539,29 @@ pub(crate) fn release_code() {
     }
     // SAFETY: the function keeps to what `dl_iterate_phdr(3)` asks of it, and cannot unwind.
     unsafe { libc::dl_iterate_phdr(Some(release), std::ptr::null_mut()) };
+}
+
+/// Whether the code of an object that is loaded at `base` was written to when it was, in the way of
+/// libraries that were not compiled to be any (`DT_TEXTREL`, `DF_TEXTREL` of `elf(5)`).
+fn has_relocated_code(base: libc::Elf64_Addr, headers: &[libc::Elf64_Phdr]) -> bool {
+    const DT_NULL: u64 = 0;
+    const DT_TEXTREL: u64 = 22;
+    const DT_FLAGS: u64 = 30;
+    const DF_TEXTREL: u64 = 4;
+    let Some(dynamic) = headers.iter().find(|h| h.p_type == libc::PT_DYNAMIC) else {
+        return false;
+    };
+    let mut entry = (base + dynamic.p_vaddr) as *const [u64; 2];
+    loop {
+        // SAFETY: the section is mapped, and ends with an entry of `DT_NULL`.
+        match unsafe { entry.read() } {
+            [DT_NULL, _] => return false,
+            [DT_TEXTREL, _] => return true,
+            [DT_FLAGS, flags] if flags & DF_TEXTREL != 0 => return true,
+            // SAFETY: this is not the last entry.
+            _ => entry = unsafe { entry.add(1) },
+        }
+    }
 }
 
 /// Gives the kernel back what was freed on the heap, as far as the C library can.

@@ -156,6 +156,11 @@ static void answer(const char *path, int32_t incoming, int32_t to) {
     write_all(to, name ? name : "no name", name ? strlen(name) : 7);
     write_all(to, " ", 1);
     write_all(to, line, strlen(line));
+  } else if (!strcmp(path, "/count")) {
+    // How often this instance was asked.
+    static int count;
+    char line[16];
+    write_all(to, line, snprintf(line, sizeof line, "%d\n", ++count));
   } else if (!strcmp(path, "/wait")) {
     // Until there is a file, so that a test decides how long a request takes.
     write(STDOUT_FILENO, "waiting\n", 8);

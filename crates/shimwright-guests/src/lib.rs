@@ -78,6 +78,8 @@ guests! {
     ESCAPE = "escape";
     /// A command of WASI 0.3 that prints `Hello from WASI 0.3`. As a command of 0.2 it traps.
     COMMAND_0_3_COMPONENT = "command-0.3.component";
+    /// Exits with 3 in `_initialize`, and with 4 in its function `late`.
+    EXIT_EARLY = "exit-early";
     /// Exits with the code given as its argument.
     EXIT_CODE = "exit-code";
     /// [`EXIT_CODE`] as a component: every code but 0 is 1, as its adapter knows no other.
@@ -109,6 +111,8 @@ guests! {
     MEMORY = "memory";
     /// Imports a function that no host has.
     MISSING_IMPORT = "missing-import";
+    /// Reads beyond its memory.
+    OUT_OF_BOUNDS = "out-of-bounds";
     /// Exports functions to be called by name, and no `_start`: `greet` prints `greetings`,
     /// `state` prints whether `_initialize` was called, `answer` has a result and `add` has
     /// parameters.
@@ -117,7 +121,7 @@ guests! {
     REACTOR_COMPONENT = "reactor.component";
     /// Prints `spinning`, then uses the processor for ever without calling the host.
     SPIN = "spin";
-    /// Recurses without end.
+    /// Recurses without end, in a way that no compiler can make a loop of.
     STACK_OVERFLOW = "stack-overflow";
     /// Writes to standard output and standard error, neither ended by a new line.
     STREAMS = "streams";

@@ -14,6 +14,16 @@ use containerd_shim_protos::ttrpc::{self, Client, Code, Request};
 
 use crate::{Bundle, CACHE_DIR_VARIABLE, CONFIG_VARIABLE, Containerd, DEADLINE, Result};
 
+/// Has a static program contain this function, which `std` uses if it is there: a child with a working
+/// directory of its own is otherwise made by `fork`, which takes milliseconds once this process has a
+/// thread for each of hundreds of shims, and the daemon has no such cost.
+#[cfg(target_env = "gnu")]
+#[used]
+static SPAWN_IN_DIRECTORY: unsafe extern "C" fn(
+    *mut libc::posix_spawn_file_actions_t,
+    *const libc::c_char,
+) -> libc::c_int = libc::posix_spawn_file_actions_addchdir_np;
+
 /// What a command of a shim has written, to both streams, and how it ended.
 #[derive(Debug)]
 pub struct Ran {

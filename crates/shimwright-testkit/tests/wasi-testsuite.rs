@@ -100,7 +100,7 @@ impl Ran {
     }
 }
 
-const ENGINES: [&str; 3] = ["wasmtime", "wasmer", "wasmi"];
+const ENGINES: [&str; 4] = ["wasmtime", "wasmer", "wasmedge", "wasmi"];
 
 #[test]
 fn what_is_as_expected_passes() {
@@ -216,7 +216,7 @@ fn components_are_not_run_by_an_engine_without_them() {
     suite.add("component", HELLO_COMPONENT, "");
     let ran = suite.run("wasmtime", &[]);
     ran.check_counts("2 passed, 0 failed, 0 not run");
-    for engine in ["wasmer", "wasmi"] {
+    for engine in ["wasmer", "wasmedge", "wasmi"] {
         let ran = suite.run(engine, &[]);
         assert!(ran.success);
         ran.check_counts("1 passed, 0 failed, 1 not run");

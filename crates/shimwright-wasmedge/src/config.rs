@@ -10,7 +10,7 @@ use serde::Deserialize;
 pub(crate) const VERSION: &str = "0.17.1";
 
 /// How modules are compiled; to be changed with the settings in `module.rs`.
-const COMPILER: &str = "universal 1, interruptible, O3";
+const COMPILER: &str = "universal 1, O3";
 
 /// The lines of `/proc/cpuinfo` that tell which instructions a processor has.
 const PROCESSOR: [&str; 8] = [
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn fingerprint_names_version_target_and_processor() {
         let fingerprint = fingerprint();
-        for part in [VERSION, std::env::consts::ARCH, "interruptible"] {
+        for part in [VERSION, std::env::consts::ARCH, COMPILER] {
             assert!(fingerprint.contains(part), "{part} is not in {fingerprint}");
         }
         let description = b"processor\t: 0\nmodel\t\t: 85\nmodel name\t: X\ncpu MHz\t: 2000.1\n\

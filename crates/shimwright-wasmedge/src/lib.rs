@@ -9,6 +9,8 @@ mod absent;
 mod config;
 #[cfg(linked)]
 mod module;
+#[cfg(linked)]
+mod stack;
 mod wasm;
 
 use shimwright_core::{BoxError, Engine, Exit, Limit, Options, Precompiler, Workload};

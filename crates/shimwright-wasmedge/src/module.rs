@@ -18,7 +18,7 @@ use wasmedge_sdk::{
 };
 
 use crate::config::{self, Settings};
-use crate::wasm;
+use crate::{stack, wasm};
 
 /// What compiled code begins with. It is a WebAssembly binary with native code in it, which by
 /// itself would look like one of an image.
@@ -54,8 +54,9 @@ pub(crate) fn precompile(wasm: &[u8]) -> Result<Vec<u8>, BoxError> {
     LogManager::log_off();
     let config = ConfigBuilder::new(CommonConfigOptions::default())
         .with_compiler_config(
+            // Not interruptible, which is an atomic exchange in every block: a process ends its
+            // guest.
             CompilerConfigOptions::new()
-                .interruptible(true)
                 .optimization_level(CompilerOptimizationLevel::O3)
                 .out_format(CompilerOutputFormat::Wasm),
         )
@@ -77,22 +78,19 @@ pub(crate) fn run(settings: &Settings, workload: &Workload) -> Result<Exit, BoxE
     LogManager::log_off();
     let (config, module) = match workload.artifact() {
         Artifact::Precompiled(precompiled) => {
-            let compiled = precompiled.map()?;
-            let compiled = compiled.as_ref().strip_prefix(MAGIC);
-            let compiled = compiled.ok_or("not what this engine has compiled")?;
-            // Native code is executed unchecked in this mode: it must be our own, which is what
-            // `Precompiled` stands for.
-            load_module(workload.linear_memory(), RunMode::Aot, compiled)?
+            load_module(workload.linear_memory(), precompiled.map()?.as_ref())?
         }
+        // Never interpreted: nothing bounds how deep the interpreter calls.
         _ => {
             let wasm = wasm::without_native_code(workload.wasm()?)?;
-            load_module(workload.linear_memory(), RunMode::Interpreter, &wasm)?
+            load_module(workload.linear_memory(), &precompile(&wasm)?)?
         }
     };
     check_function(&module, workload.function())?;
     let mut wasi = wasi(workload)?;
     let mut plugins = plugins(settings)?;
     check_imports(&module, &wasi, &plugins)?;
+    stack::trap_at_its_end()?;
     let ended = call(
         &config,
         module,
@@ -110,18 +108,18 @@ pub(crate) fn run(settings: &Settings, workload: &Workload) -> Result<Exit, BoxE
     }
 }
 
-fn load_module(
-    memory: &LinearMemory,
-    mode: RunMode,
-    bytes: &[u8],
-) -> Result<(Config, Module), BoxError> {
+/// Loads what [`precompile`] has made. Native code is executed unchecked, so it must be our own, which
+/// is what `Precompiled` stands for.
+fn load_module(memory: &LinearMemory, compiled: &[u8]) -> Result<(Config, Module), BoxError> {
+    let bytes = compiled.strip_prefix(MAGIC);
+    let bytes = bytes.ok_or("not what this engine has compiled")?;
     let mut runtime = RuntimeConfigOptions::default();
     if let Some(pages) = memory.limit_in_pages() {
         // The library limits only how far one grows.
         memory.check_pages(wasm::initial_pages(bytes)?)?;
         runtime = runtime.max_memory_pages(pages);
     }
-    let config = ConfigBuilder::new(CommonConfigOptions::default().run_mode(mode))
+    let config = ConfigBuilder::new(CommonConfigOptions::default().run_mode(RunMode::Aot))
         .with_runtime_config(runtime)
         .build()?;
     let module = Module::from_bytes(Some(&config), bytes)?;
@@ -228,10 +226,20 @@ fn call(
         })
         .collect();
     let mut vm = Vm::new(Store::new(Some(config), instances)?);
-    vm.register_module(None, module)?;
+    let guest = Some(wasm::GUEST);
+    vm.register_module(guest, module)?;
     if is_reactor && function != INITIALIZE {
-        vm.run_func(None, INITIALIZE, [])?;
+        // The end by `proc_exit` is no error to the bindings, and nothing else either.
+        vm.register_module(None, Module::from_bytes(Some(config), wasm::INITIALIZER)?)?;
+        vm.run_func(None, wasm::INITIALIZER_RUN, [])?;
+        let returned = vm
+            .active_module()
+            .map(|initializer| initializer.get_global(wasm::INITIALIZER_RETURNED))
+            .transpose()?;
+        if returned.is_none_or(|returned| returned.get_value().to_i32() == 0) {
+            return Ok(());
+        }
     }
-    vm.run_func(None, function, [])?;
+    vm.run_func(guest, function, [])?;
     Ok(())
 }

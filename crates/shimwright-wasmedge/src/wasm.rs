@@ -14,6 +14,26 @@ const CUSTOM: u8 = 0;
 #[cfg(any(fuzzing, test, linked))]
 const MEMORY: u8 = 5;
 
+/// What the guest is called by [`INITIALIZER`].
+#[cfg(any(test, linked))]
+pub(crate) const GUEST: &str = "guest";
+/// The function of [`INITIALIZER`].
+#[cfg(any(test, linked))]
+pub(crate) const INITIALIZER_RUN: &str = "run";
+/// The global of [`INITIALIZER`] that is not 0 once the guest's function has returned.
+#[cfg(any(test, linked))]
+pub(crate) const INITIALIZER_RETURNED: &str = "returned";
+/// A module that calls the guest's `_initialize`, and says whether that has returned. A test has it
+/// as text.
+#[cfg(any(test, linked))]
+pub(crate) const INITIALIZER: &[u8] = b"\0asm\x01\0\0\0\
+    \x01\x04\x01`\0\0\
+    \x02\x15\x01\x05guest\x0b_initialize\0\0\
+    \x03\x02\x01\0\
+    \x06\x06\x01\x7f\x01A\0\x0b\
+    \x07\x12\x02\x08returned\x03\0\x03run\0\x01\
+    \x0a\x0a\x01\x08\0\x10\0A\x01$\0\x0b";
+
 /// Why a binary cannot be taken apart.
 const BROKEN: &str = "not a valid module: its sections are longer than the binary";
 
@@ -164,6 +184,21 @@ mod tests {
         }
         let endless = [EMPTY, b"\0", &[0x80; 10], b"\0"].concat();
         assert!(without_native_code(&endless).is_err());
+    }
+
+    #[test]
+    fn the_initializer_is_this_text() {
+        let text = format!(
+            r#"(module
+                (import "{GUEST}" "_initialize" (func $initialize))
+                (global $returned (export "{INITIALIZER_RETURNED}") (mut i32) (i32.const 0))
+                (func (export "{INITIALIZER_RUN}")
+                    (call $initialize)
+                    (global.set $returned (i32.const 1))))"#
+        );
+        // Without the names of its parts, which are for people.
+        let built = wat::parse_str(text).unwrap();
+        assert_eq!(built.get(..INITIALIZER.len()), Some(INITIALIZER));
     }
 
     #[test]

@@ -76,15 +76,21 @@ pub(crate) fn exit(error: &RuntimeError) -> Exit {
     }
 }
 
-/// Why a guest could not be started, unless its own start function ended it.
+/// Why a guest could not be started, unless its own start function or `_initialize` ended it.
 pub(crate) fn not_started(error: WasiRuntimeError) -> Result<Exit, BoxError> {
-    let WasiRuntimeError::Thread(WasiThreadError::InstanceCreateFailed(instantiation)) = error
-    else {
-        return Err(error.into());
+    let ended = match &error {
+        WasiRuntimeError::Thread(WasiThreadError::InstanceCreateFailed(failed)) => {
+            match &**failed {
+                wasmer::InstantiationError::Start(error) => Some(error),
+                _ => None,
+            }
+        }
+        WasiRuntimeError::Thread(WasiThreadError::InitFailed(error)) => error.downcast_ref(),
+        _ => None,
     };
-    match *instantiation {
-        wasmer::InstantiationError::Start(error) => Ok(exit(&error)),
-        error => Err(error.into()),
+    match ended {
+        Some(ended) => Ok(exit(ended)),
+        None => Err(error.into()),
     }
 }
 

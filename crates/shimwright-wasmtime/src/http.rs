@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::future;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::num::NonZero;
+use std::num::{NonZero, NonZeroUsize};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,8 +64,9 @@ const AFTERMATH: Duration = Duration::from_millis(100);
 /// How long an instance waits for another request.
 const KEPT: Duration = Duration::from_millis(100);
 
-/// How many requests an instance may be given, as it was made for that: `wasi:http` 0.2 does not
-/// say that there may be more than one, 0.3 does. The numbers are those of `wasmtime serve`.
+/// How many requests an instance may be given, unless the container says how many in all: by
+/// `wasi:http` 0.2 there may be more than one, but few guests expect it, 0.3 is made for it. The
+/// numbers are those of `wasmtime serve`.
 #[derive(Clone, Copy)]
 struct Reuse {
     at_once: usize,
@@ -73,17 +74,15 @@ struct Reuse {
 }
 
 impl Reuse {
-    fn of(handler: &ProxyPre<Host>) -> Self {
-        match handler {
-            ProxyPre::P2(_) => Self {
-                at_once: 1,
-                in_all: 1,
-            },
+    fn of(handler: &ProxyPre<Host>, in_all: Option<NonZeroUsize>) -> Self {
+        let (at_once, usual) = match handler {
+            ProxyPre::P2(_) => (1, 1),
             #[cfg(feature = "p3")]
-            ProxyPre::P3(_) => Self {
-                at_once: 16,
-                in_all: 128,
-            },
+            ProxyPre::P3(_) => (16, 128),
+        };
+        Self {
+            at_once,
+            in_all: in_all.map_or(usual, NonZeroUsize::get),
         }
     }
 }
@@ -138,7 +137,7 @@ async fn run(
     let server = Server {
         requests: Arc::new(Semaphore::new(concurrency)),
         handler: ProxyHandler::new(Instances {
-            reuse: Reuse::of(&handler),
+            reuse: Reuse::of(&handler, settings.reuse),
             engine,
             handler,
             view,

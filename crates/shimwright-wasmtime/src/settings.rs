@@ -1,6 +1,7 @@
 //! How HTTP is served, as the container's environment says.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ const ADDRESS: [&str; 2] = ["SHIMWRIGHT_HTTP_ADDRESS", "WASMTIME_HTTP_PROXY_SOCK
 const BACKLOG: [&str; 2] = ["SHIMWRIGHT_HTTP_BACKLOG", "WASMTIME_HTTP_BACKLOG"];
 /// How many requests are handled at the same time.
 const CONCURRENCY: [&str; 1] = ["SHIMWRIGHT_HTTP_CONCURRENCY"];
+/// How many requests an instance is given.
+const REUSE: [&str; 1] = ["SHIMWRIGHT_HTTP_REUSE"];
 /// How many seconds requests have to be finished after the first signal.
 const GRACE: [&str; 1] = ["SHIMWRIGHT_HTTP_GRACE"];
 
@@ -21,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) address: SocketAddr,
     pub(crate) backlog: u32,
     pub(crate) concurrency: u16,
+    /// How many requests an instance is given, if that is said.
+    pub(crate) reuse: Option<NonZeroUsize>,
     pub(crate) grace: Duration,
 }
 
@@ -40,6 +45,7 @@ impl Settings {
             .unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 8080).into()),
             backlog: value(env, &BACKLOG, "a number of connections")?.unwrap_or(1024),
             concurrency: value(env, &CONCURRENCY, "a number of requests")?.unwrap_or(100),
+            reuse: value(env, &REUSE, "a number of requests")?,
             grace: Duration::from_secs(value(env, &GRACE, "a number of seconds")?.unwrap_or(30)),
         };
         if settings.concurrency == 0 {
@@ -82,6 +88,7 @@ mod tests {
         assert_eq!(found.address.to_string(), "0.0.0.0:8080");
         assert_eq!(found.backlog, 1024);
         assert_eq!(found.concurrency, 100);
+        assert_eq!(found.reuse, None);
         assert_eq!(found.grace, Duration::from_secs(30));
     }
 
@@ -108,6 +115,7 @@ mod tests {
             ("SHIMWRIGHT_HTTP_ADDRESS", "8080"),
             ("WASMTIME_HTTP_BACKLOG", "-1"),
             ("SHIMWRIGHT_HTTP_CONCURRENCY", "0"),
+            ("SHIMWRIGHT_HTTP_REUSE", "0"),
             ("SHIMWRIGHT_HTTP_GRACE", "1 minute"),
         ] {
             let error = settings(&[(name, text)]).unwrap_err().to_string();

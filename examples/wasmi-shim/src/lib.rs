@@ -37,14 +37,13 @@ impl Engine for Wasmi {
         let mut linker = Linker::<WasiCtx>::new(&self.engine);
         add_to_linker(&mut linker, |wasi| wasi)?;
         let instance = linker.instantiate_and_start(&mut store, &module)?;
-        if let Ok(initialize) = instance.get_typed_func::<(), ()>(&store, "_initialize") {
-            initialize.call(&mut store, ())?;
-        }
         let entry = instance
             .get_typed_func::<(), ()>(&store, workload.function())
             .map_err(|error| format!("cannot call {}: {error}", workload.function()))?;
+        let initialize = instance.get_typed_func::<(), ()>(&store, "_initialize");
 
-        let Err(error) = entry.call(&mut store, ()) else {
+        let initialized = initialize.map_or(Ok(()), |function| function.call(&mut store, ()));
+        let Err(error) = initialized.and_then(|()| entry.call(&mut store, ())) else {
             return Ok(Exit::Code(0));
         };
         match error.i32_exit_status() {

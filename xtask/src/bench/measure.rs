@@ -83,11 +83,13 @@ impl<'a> Bench<'a> {
             self.second_start(&self.shim)
         })?;
         self.add(&mut report, "ctr_run", || self.ctr_run())?;
-        self.add(&mut report, "http", || {
-            let wasmtime = self.options.wasmtime.as_ref();
-            let wasmtime = wasmtime.map(|path| path.display().to_string());
-            let more = wasmtime.as_deref().map(|path| ["--wasmtime", path]);
-            self.http(&self.shim, more.as_ref().map_or(&[], |more| &more[..]))
+        let wasmtime = self.options.wasmtime.as_ref();
+        let wasmtime = wasmtime.map(|path| path.display().to_string());
+        let beside = wasmtime.as_deref().map(|path| ["--wasmtime", path]);
+        let beside = beside.as_ref().map_or(&[][..], |more| more);
+        self.add(&mut report, "http", || self.http(&self.shim, beside))?;
+        self.add(&mut report, "http_reuse", || {
+            self.http(&self.shim, &[beside, &["--reuse", "128"]].concat())
         })?;
         self.add(&mut report, "density", || {
             self.idle(&self.shim, "idle.wasm", &containers, &at)

@@ -88,8 +88,10 @@ pub(super) fn rows(report: &Value) -> Vec<Row> {
             800.0,
         ),
         ctr_run(&found),
-        requests(&found),
-        slowest_requests(&found),
+        requests(&found, "http", "wasi:http hello, 16 connections"),
+        slowest_requests(&found, "http"),
+        requests(&found, "http_reuse", "the same, 128 requests an instance"),
+        slowest_requests(&found, "http_reuse"),
         second_start(&found),
         growth_of_memory(&found, "density", "memory of each of all, one shim each"),
         growth_of_memory(&found, "density_shared", "the same, one shim for all"),
@@ -166,15 +168,15 @@ fn ctr_run(found: &Found<'_>) -> Option<Row> {
     })
 }
 
-fn requests(found: &Found<'_>) -> Option<Row> {
+fn requests(found: &Found<'_>, scenario: &str, what: &'static str) -> Option<Row> {
     let rate = |path: &str| found.number(&format!("{path}/requests_per_second/median"));
     let (ours, peer, serve) = (
-        rate("http/shim")?,
+        rate(&format!("{scenario}/shim"))?,
         rate("peer_http/shim"),
-        rate("http/wasmtime_serve"),
+        rate(&format!("{scenario}/wasmtime_serve")),
     );
     Some(Row {
-        what: "wasi:http hello, 16 connections",
+        what,
         peer: "7500 to 8200 /s",
         beside: beside(peer, serve, |rate| format!("{rate:.0} /s")),
         wanted: "twice the peer",
@@ -184,15 +186,15 @@ fn requests(found: &Found<'_>) -> Option<Row> {
     })
 }
 
-fn slowest_requests(found: &Found<'_>) -> Option<Row> {
+fn slowest_requests(found: &Found<'_>, scenario: &str) -> Option<Row> {
     let p99 = |path: &str| found.number(&format!("{path}/request/p99"));
     let (ours, peer, serve) = (
-        p99("http/shim")?,
+        p99(&format!("{scenario}/shim"))?,
         p99("peer_http/shim"),
-        p99("http/wasmtime_serve"),
+        p99(&format!("{scenario}/wasmtime_serve")),
     );
     Some(Row {
-        what: "the same, p99",
+        what: "its p99",
         peer: "4 to 9 ms",
         beside: beside(peer, serve, |time| format!("{time:.1} ms")),
         wanted: "no worse than the peer",

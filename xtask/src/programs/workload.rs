@@ -46,6 +46,12 @@ pub(super) const GAPS: &[Gap] = &[
     },
     Gap {
         program: "SQLite 3.26, its shell",
+        engine: "WasmEdge",
+        reason: PREVIEW_0,
+        shows: "wasi_unstable",
+    },
+    Gap {
+        program: "SQLite 3.26, its shell",
         engine: "wasmi",
         reason: PREVIEW_0,
         shows: "wasi_unstable",

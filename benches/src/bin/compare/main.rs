@@ -16,13 +16,14 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use shimwright_benches::arguments::Arguments;
 use shimwright_benches::driver::Program;
-use shimwright_benches::{Result, interrupt};
+use shimwright_benches::{Result, compute, interrupt};
 
 use measure::{Engine, Subject};
 use report::Report;
 
 const USAGE: &str = "\
-usage: compare --engine NAME=SHIM... [--absent NAME=REASON]... [--app PATH [--app-arg WORD]...]
+usage: compare --engine NAME=SHIM... [--absent NAME=REASON]...
+               [--app PATH [--app-arg WORD]... | --python PATH]
                [--output FILE] [--command LINE] [--quick]";
 
 fn main() -> ExitCode {
@@ -42,6 +43,7 @@ fn run(words: impl Iterator<Item = String>) -> Result<()> {
         "--absent",
         "--app",
         "--app-arg",
+        "--python",
         "--output",
         "--command",
     ];
@@ -64,7 +66,11 @@ fn run(words: impl Iterator<Item = String>) -> Result<()> {
     let app = arguments.path("--app").map(|path| -> Result<Program> {
         Ok(Program::read(&path)?.with_args(arguments.values("--app-arg")))
     });
-    let subject = app.transpose()?.map_or(Subject::Samples, Subject::App);
+    let python = arguments.path("--python");
+    let subject = match app.transpose()? {
+        Some(app) => Subject::App(app),
+        None => Subject::Samples(compute::works(python.as_deref())?),
+    };
     let quick = arguments.flag("--quick");
 
     let rows = measure::rows(&subject);

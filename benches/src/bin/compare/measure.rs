@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use shimwright_benches::driver::{self, Program};
 use shimwright_benches::{Error, Result, churn, compute, idle, interrupt, startup, stats};
-use shimwright_guests::{COMPUTE, HELLO, IDLE};
+use shimwright_guests::{HELLO, IDLE};
 use shimwright_testkit::Containerd;
 use shimwright_testkit::protos::ttrpc;
 
@@ -18,14 +18,15 @@ const BOUND: Duration = Duration::from_secs(60);
 
 /// What is run.
 pub(crate) enum Subject {
-    Samples,
+    /// The sample programs, with these works.
+    Samples(Vec<compute::Work>),
     App(Program),
 }
 
 impl Subject {
     pub(crate) fn title(&self) -> String {
         match self {
-            Self::Samples => "the sample programs".to_owned(),
+            Self::Samples(_) => "the sample programs".to_owned(),
             Self::App(program) => program.name().to_owned(),
         }
     }
@@ -33,7 +34,7 @@ impl Subject {
     /// The program whose starts are measured.
     fn program(&self) -> Program {
         match self {
-            Self::Samples => Program::from(HELLO),
+            Self::Samples(_) => Program::from(HELLO),
             Self::App(program) => program.clone(),
         }
     }
@@ -99,20 +100,6 @@ pub(crate) struct Column {
     pub(crate) conformance: Option<Conformance>,
 }
 
-/// The works of [`COMPUTE`] and what each is called.
-const WORKS: [(&str, &str); 4] = [
-    (
-        "integer",
-        "lists are searched and sorted, matrices multiplied, numbers read by a state machine, all of it into a CRC, as CoreMark does",
-    ),
-    ("float", "bodies attract each other, in double precision"),
-    (
-        "memory",
-        "16 MiB are copied, and a chain is followed through all of them",
-    ),
-    ("json", "a document is written and read"),
-];
-
 /// Everything that is measured, in the order of [`measure`].
 pub(crate) fn rows(subject: &Subject) -> Vec<Row> {
     let row = |name: &str, unit, meaning: &str| Row {
@@ -122,7 +109,7 @@ pub(crate) fn rows(subject: &Subject) -> Vec<Row> {
         meaning: meaning.to_owned(),
     };
     let what = match subject {
-        Subject::Samples => "a program that prints a line",
+        Subject::Samples(_) => "a program that prints a line",
         Subject::App(_) => "your program",
     };
     let mut rows = vec![
@@ -145,17 +132,15 @@ pub(crate) fn rows(subject: &Subject) -> Vec<Row> {
         ),
     ];
     match subject {
-        Subject::Samples => {
+        Subject::Samples(works) => {
             rows.push(row(
                 "memory, idle",
                 "MB",
                 "Proportional set size of a waiting container, runner and shim, of 5 that have a shim each.",
             ));
-            rows.extend(WORKS.map(|(work, meaning)| {
-                let meaning = format!(
-                    "The work alone, by the guest's own clock: {meaning}."
-                );
-                row(&format!("computing, {work}"), "ms", &meaning)
+            rows.extend(works.iter().map(|work| {
+                let meaning = format!("The work alone, by the guest's own clock: {}.", work.does);
+                row(&format!("computing, {}", work.name), "ms", &meaning)
             }));
         }
         Subject::App(_) => rows.push(row(
@@ -187,7 +172,7 @@ pub(crate) fn rows(subject: &Subject) -> Vec<Row> {
 /// How often [`measure`] tells of a step.
 pub(crate) fn steps(subject: &Subject) -> usize {
     match subject {
-        Subject::Samples => 4 + WORKS.len(),
+        Subject::Samples(works) => 4 + works.len(),
         Subject::App(_) => 4,
     }
 }
@@ -237,18 +222,17 @@ pub(crate) fn measure(
     }));
     step("memory")?;
     match subject {
-        Subject::Samples => {
+        Subject::Samples(works) => {
             let idle = idle_memory(shim);
             cells.push(cell(&idle, |report| {
                 let each = &report["memory"][0]["pss_per_container"];
                 Measured::of(each, 1e6 / 1024.0)
             }));
             let mut computer = compute::Computer::start(shim);
-            for (work, _) in WORKS {
-                step(work)?;
-                let work = compute::Work::new(work, Program::from(COMPUTE).with_args([work]));
+            for work in works {
+                step(work.name)?;
                 let done = match &mut computer {
-                    Ok(computer) => computed(computer, &work, times(3)),
+                    Ok(computer) => computed(computer, work, times(3)),
                     Err(error) => Err(reason(error).into()),
                 };
                 cells.push(cell(&done, |report| Measured::of(report, 1.0)));

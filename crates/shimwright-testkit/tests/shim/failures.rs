@@ -1,6 +1,7 @@
 //! What fails says why, in the place where it belongs, and leaves nothing.
 
-use shimwright_guests::{HELLO, HELLO_COMPONENT, IDLE, MISSING_IMPORT, TRAP};
+use serde_json::json;
+use shimwright_guests::{HELLO, HELLO_COMPONENT, IDLE, MISSING_IMPORT, STACK_OVERFLOW, TRAP};
 use shimwright_testkit::protos::ttrpc::Code;
 use shimwright_testkit::{Bundle, Containerd, Shim, Snapshot};
 
@@ -8,6 +9,7 @@ use crate::{end, finish, for_each_engine, refused, run, running, started};
 
 for_each_engine! {
     a_trap_is_134_and_its_reason_is_on_stderr
+    endless_recursion_is_a_trap_whatever_the_limit_of_the_stack
     a_missing_import_is_125_and_its_name_is_on_stderr
     a_missing_entrypoint_is_refused
     a_text_file_is_refused
@@ -31,6 +33,26 @@ fn a_trap_is_134_and_its_reason_is_on_stderr(engine: &str) {
     assert!(text.contains("unreachable"), "{text}");
     assert_eq!(shim.delete("a").unwrap().exit_status, 134);
     finish(&containerd, &shim);
+}
+
+fn endless_recursion_is_a_trap_whatever_the_limit_of_the_stack(engine: &str) {
+    for most in [1 << 20, u64::MAX] {
+        let (containerd, bundle, shim) = started(engine, STACK_OVERFLOW);
+        let mut bundle = bundle
+            .spec(|spec| {
+                spec["process"]["rlimits"] =
+                    json!([{ "type": "RLIMIT_STACK", "soft": most, "hard": most }]);
+            })
+            .unwrap();
+        let errors = bundle.stderr().unwrap();
+        shim.create(&bundle).unwrap();
+        assert_eq!(run(&shim, "a"), 134, "{most}");
+        let text = errors.text().unwrap();
+        assert!(text.contains("stack"), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        shim.delete("a").unwrap();
+        finish(&containerd, &shim);
+    }
 }
 
 fn a_missing_import_is_125_and_its_name_is_on_stderr(engine: &str) {

@@ -263,6 +263,35 @@ fn a_trap_is_500_and_one_line_and_the_server_goes_on() {
 }
 
 #[test]
+fn an_instance_handles_as_many_requests_as_it_is_said_to() {
+    let counted = |env: &[&str]| {
+        let served = serve(env);
+        let counts = block_on(async {
+            let mut sender = connect(served.address).await;
+            let mut counts = String::new();
+            for _ in 0..5 {
+                let request = request("/count", String::new());
+                counts += &text(sender.send_request(request).await.unwrap()).await.1;
+            }
+            counts
+        });
+        served.end();
+        counts
+    };
+    assert_eq!(counted(&[]), "1\n1\n1\n1\n1\n");
+    assert_eq!(counted(&["SHIMWRIGHT_HTTP_REUSE=2"]), "1\n2\n1\n2\n1\n");
+}
+
+#[test]
+fn a_trap_ends_the_instance_that_would_be_given_more() {
+    let served = serve(&["SHIMWRIGHT_HTTP_REUSE=100"]);
+    assert_eq!(served.get("/count"), (200, "1\n".to_owned()));
+    assert_eq!(served.get("/trap").0, 500);
+    assert_eq!(served.get("/count"), (200, "1\n".to_owned()));
+    served.end();
+}
+
+#[test]
 fn a_request_without_a_host_is_refused() {
     let served = serve(&[]);
     let mut stream = TcpStream::connect(served.address).unwrap();
