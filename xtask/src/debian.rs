@@ -158,14 +158,7 @@ pub(crate) fn cache() -> Result<PathBuf> {
 /// directory. apt verifies the archive's signature.
 pub(crate) fn unpack(suite: &str, packages: &[&str]) -> Result<PathBuf> {
     let target = cache()?.join("containerd").join(suite);
-    let manifest = target.join("PACKAGES");
-    let unpacked = fs::read_to_string(&manifest).unwrap_or_default();
-    let has = |package: &&str| {
-        unpacked
-            .lines()
-            .any(|line| line.split('_').next() == Some(package))
-    };
-    if packages.iter().all(has) {
+    if has_unpacked(&target, packages) {
         return Ok(target);
     }
     println!("==> downloading {} of Debian {suite}", packages.join(", "));
@@ -175,18 +168,36 @@ pub(crate) fn unpack(suite: &str, packages: &[&str]) -> Result<PathBuf> {
     Ok(target)
 }
 
-/// Unpacks a package of a Debian suite into the cache with everything that it depends on, down to
-/// the C library, and returns the directory. apt verifies the archive's signature.
-pub(crate) fn unpack_with_dependencies(suite: &str, package: &str) -> Result<PathBuf> {
-    let target = cache()?.join(package).join(suite);
-    if target.join("PACKAGES").exists() {
+/// Unpacks packages of a Debian suite into the cache, below `name`, with everything that they depend
+/// on, down to the C library, and returns the directory. apt verifies the archive's signature.
+pub(crate) fn unpack_with_dependencies(
+    suite: &str,
+    name: &str,
+    packages: &[&str],
+) -> Result<PathBuf> {
+    let target = cache()?.join(name).join(suite);
+    if has_unpacked(&target, packages) {
         return Ok(target);
     }
-    println!("==> downloading {package} of Debian {suite} and what it needs");
+    println!(
+        "==> downloading {} of Debian {suite}, and what they need",
+        packages.join(", ")
+    );
     let apt = PrivateApt::new(suite)?;
     apt.update()?;
-    extract(&apt.download_with_dependencies(package)?, &target)?;
+    extract(&apt.download_with_dependencies(packages)?, &target)?;
     Ok(target)
+}
+
+/// Whether all of these were unpacked into a directory, which [`extract`] tells.
+fn has_unpacked(target: &Path, packages: &[&str]) -> bool {
+    let unpacked = fs::read_to_string(target.join("PACKAGES")).unwrap_or_default();
+    let has = |package: &&str| {
+        unpacked
+            .lines()
+            .any(|line| line.split('_').next() == Some(package))
+    };
+    packages.iter().all(has)
 }
 
 /// Extracts archives into a directory, and lists them there.
@@ -262,7 +273,7 @@ impl PrivateApt {
         Ok(found)
     }
 
-    fn download_with_dependencies(&self, package: &str) -> Result<Vec<PathBuf>> {
+    fn download_with_dependencies(&self, packages: &[&str]) -> Result<Vec<PathBuf>> {
         // Nothing is installed in its eyes.
         let mut apt = self.apt();
         apt.args([
@@ -271,11 +282,14 @@ impl PrivateApt {
             "--no-install-recommends",
             "--download-only",
             "install",
-            package,
-        ]);
+        ])
+        .args(packages);
         process::run(apt, DOWNLOAD_DEADLINE)?.success()?;
         let found = self.downloaded()?;
-        ensure!(!found.is_empty(), "apt-get has not downloaded {package}");
+        ensure!(
+            found.len() >= packages.len(),
+            "apt-get has not downloaded {packages:?}"
+        );
         Ok(found)
     }
 

@@ -26,6 +26,7 @@ mod setup;
 mod sizes;
 mod test;
 mod tidy;
+mod vm;
 mod wasi_testsuite;
 mod wasmedge;
 
@@ -43,6 +44,10 @@ usage: cargo xtask <command>
   e2e --methods                 print which of them shows each method of the Task service
   chaos [--seconds N] [--seed N] [--fault TEXT]
                                 faults in every step of a container's life, and what they leave (root)
+  vm [TEXT...]                  tests of the shims whose names have one of these texts, by default those
+                                about control groups and of one engine, in an emulated machine with
+                                control groups of version 2 only (root)
+  vm --chaos [ARGS]             chaos in that machine, whose clock may jump, with its arguments (root)
   fuzz [--seconds N] [--target NAME]
                                 the parsers of what others hand us, 10 seconds each, with cargo-fuzz
   programs [--only TEXT]        CPython, QuickJS, Ruby and others on every engine but WasmEdge (root)
@@ -90,6 +95,7 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
         "bench" => bench::main(args),
         "compare" => compare::main(args),
         "tidy" => tidy::main(),
+        "vm" => vm::main(args),
         "ci" => ci::main(),
         "dist" => dist::main(args),
         "setup" => setup::main(),

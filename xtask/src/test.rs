@@ -16,6 +16,7 @@ use crate::leak;
 use crate::process::{self, Process};
 use crate::programs;
 use crate::sizes;
+use crate::vm;
 use crate::wasmedge;
 
 /// For all tests without containerd, once they are built.
@@ -43,6 +44,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
         tally += sizes::check(&shims)?;
         tally += cargo_test(&shims)?;
         tally += chaos::test(&shims)?;
+        tally += vm::test()?;
         tally += count(wasmedge::tests(&[])?)?;
         tally += nothing_left(&before)?;
     }
@@ -121,7 +123,7 @@ fn count(mut command: Command) -> Result<Tally> {
 }
 
 /// The numbers of a line such as `test result: ok. 3 passed; 0 failed; 0 ignored; ...`.
-fn reported(line: &str) -> Option<Tally> {
+pub(crate) fn reported(line: &str) -> Option<Tally> {
     let line = line.strip_prefix("test result:")?;
     let number_before = |word: &str| {
         let mut words = line.split([' ', ';']).filter(|word| !word.is_empty());

@@ -110,7 +110,7 @@ struct Libraries {
 
 impl Libraries {
     fn fetch() -> Result<Self> {
-        let prefix = debian::unpack_with_dependencies(SUITE, PACKAGE)?;
+        let prefix = debian::unpack_with_dependencies(SUITE, PACKAGE, &[PACKAGE])?;
         let arch = std::env::consts::ARCH;
         let (directory, loader) = match arch {
             "x86_64" => ("x86_64-linux-gnu", "ld-linux-x86-64.so.2"),

@@ -277,6 +277,16 @@ impl Cgroups {
         })
     }
 
+    /// Whether there are such groups or may be.
+    ///
+    /// # Errors
+    ///
+    /// If a path is too long, or something on its way is no directory.
+    pub(crate) fn can_be(&self) -> io::Result<()> {
+        let mut directories = self.directories.values();
+        directories.try_for_each(|directory| directory.try_exists().map(drop))
+    }
+
     /// Every process in the container's control groups, also in groups below them.
     pub(crate) fn processes(&self) -> io::Result<Vec<Pid>> {
         // One hierarchy tells all: processes join each of them together.
@@ -519,6 +529,14 @@ mod tests {
         );
         assert_eq!(cgroups.controller("memory"), None);
         assert_eq!(cgroups.unified(), None);
+    }
+
+    #[test]
+    fn a_group_can_be_unless_its_path_is_too_long() {
+        let can_be = |path: &str| Cgroups::of_one("pids", Path::new(path)).can_be();
+        can_be("/nowhere/at/all").unwrap();
+        let long = can_be(&format!("/nowhere/{}", "x/".repeat(2100))).unwrap_err();
+        assert_eq!(long.raw_os_error(), Some(libc::ENAMETOOLONG));
     }
 
     #[test]

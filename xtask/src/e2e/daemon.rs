@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-use super::stage::{Stage, check_failure};
+use super::stage::{PROMPT, Stage, check_failure};
 use super::{Case, Needs};
 use crate::containerd::{LONG, SHORT};
 use crate::error::{Result, ensure, error};
 use crate::leak;
-use crate::process;
+use crate::process::{self, Process};
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
@@ -31,6 +31,16 @@ pub(super) const CASES: &[Case] = &[
         "a shim killed while containerd is down",
         Needs::Ours,
         both_killed,
+    ),
+    Case::new(
+        "one of three shims outlives containerd",
+        Needs::Ours,
+        some_killed,
+    ),
+    Case::new(
+        "a shim is stopped while containerd asks it",
+        Needs::Ours,
+        shim_stopped,
     ),
 ];
 
@@ -94,6 +104,69 @@ fn both_killed(stage: &mut Stage) -> Result<()> {
     stage.remove(container.id())
 }
 
+/// What containerd then says of each is true, and the ids of those that are gone can be used again.
+fn some_killed(stage: &mut Stage) -> Result<()> {
+    let lost = [stage.idle(), stage.linux(&["sleep", "86400"])];
+    for container in &lost {
+        container.detach(stage)?;
+    }
+    let shims = leak::shims();
+    ensure!(shims.len() == 2, "there are {} shims", shims.len());
+    let kept = stage.idle();
+    kept.detach(stage)?;
+    let pid = stage.running(kept.id())?;
+    let pids = [stage.running(lost[0].id())?, stage.running(lost[1].id())?];
+    stage.containerd_mut().kill()?;
+    for shim in shims {
+        kill(shim.pid)?;
+    }
+    stage.containerd_mut().relaunch()?;
+    for (container, pid) in lost.iter().zip(pids) {
+        // Nothing tells when containerd has cleaned up after a shim that it did not find.
+        let what = format!("the end of {}", container.id());
+        process::poll_until(&what, PROMPT, || Ok(stage.task(container.id())?.is_none()))?;
+        process::wait_for_end_of(pid, PROMPT)?;
+    }
+    let after = stage.running(kept.id())?;
+    ensure!(pid == after, "process {pid} has become {after}");
+    for container in &lost {
+        stage.remove(container.id())?;
+        container.detach(stage)?;
+        stage.running(container.id())?;
+    }
+    for container in lost.iter().chain([&kept]) {
+        stage.kill(container.id(), "SIGKILL")?;
+        stage.await_stopped(container.id())?;
+        let status = stage.delete(container.id())?;
+        ensure!(status == 137, "the status is {status} instead of 137");
+    }
+    stage.containerd().ground().await_clean(PROMPT)
+}
+
+/// containerd gives up asking after a while, and must neither take the task for an ended one nor lose
+/// what it is asked to do meanwhile.
+fn shim_stopped(stage: &mut Stage) -> Result<()> {
+    let container = stage.idle();
+    container.detach(stage)?;
+    let pid = stage.running(container.id())?;
+    let shim = only_shim()?;
+    signal(shim, Signal::STOP)?;
+    let asked = stage.task(container.id());
+    let mut kill = stage.containerd().ctr();
+    kill.args(["task", "kill", "--signal", "SIGKILL", container.id()]);
+    let kill = Process::spawn(kill);
+    signal(shim, Signal::CONT)?;
+    match asked? {
+        Some((asked, state)) if state == "UNKNOWN" || asked == pid && state == "RUNNING" => {}
+        other => return Err(error!("the task of a stopped shim is {other:?}")),
+    }
+    kill?.finish(SHORT)?.success()?;
+    stage.await_stopped(container.id())?;
+    let status = stage.delete(container.id())?;
+    ensure!(status == 137, "the status is {status} instead of 137");
+    Ok(())
+}
+
 fn only_shim() -> Result<i32> {
     match leak::shims().as_slice() {
         [shim] => Ok(shim.pid),
@@ -103,6 +176,10 @@ fn only_shim() -> Result<i32> {
 
 /// Kills a process that is not ours.
 pub(super) fn kill(pid: i32) -> Result<()> {
+    signal(pid, Signal::KILL)
+}
+
+fn signal(pid: i32, signal: Signal) -> Result<()> {
     let process = Pid::from_raw(pid).ok_or_else(|| error!("{pid} is no process id"))?;
-    Ok(rustix::process::kill_process(process, Signal::KILL)?)
+    Ok(rustix::process::kill_process(process, signal)?)
 }

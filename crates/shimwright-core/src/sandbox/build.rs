@@ -110,7 +110,10 @@ impl Job<'_> {
         } else {
             if let Some(path) = cgroups_path(&spec).filter(|_| !systemd) {
                 let planned = hierarchies.whether_there_or_not(path);
-                record.cgroups = planned.context("find the control groups")?;
+                let planned = planned.context("find the control groups")?;
+                // The builder would make all those above first, and leave them.
+                planned.can_be().context("make the control groups")?;
+                record.cgroups = planned;
                 bundle.write_record(record)?;
             }
             let pid = build(id, bundle, &spec, exec, &wiring, systemd, no_pivot)?;

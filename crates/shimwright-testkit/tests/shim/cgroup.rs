@@ -32,6 +32,7 @@ for_each_engine! {
     memory_is_what_the_control_group_says
     processor_time_is_what_proc_says
     the_figures_of_an_engine_are_openmetrics
+    groups_that_cannot_be_made_leave_none
 }
 
 /// Does what its arguments say. Static, so that it needs no root file system.
@@ -589,4 +590,18 @@ fn the_figures_of_an_engine_are_openmetrics(engine: &str) {
         end(shim, id);
     }
     finish(&containerd, &shims[0]);
+}
+
+fn groups_that_cannot_be_made_leave_none(engine: &str) {
+    let containerd = crate::containerd(engine);
+    // Longer than a path may be, while each of those above it could be made.
+    let path = format!("/{}/{}", containerd.namespace(), "x/".repeat(2100));
+    let bundle = containerd.bundle("a").unwrap().guest(IDLE).unwrap();
+    let bundle = bundle
+        .spec(|spec| spec["linux"]["cgroupsPath"] = json!(path))
+        .unwrap();
+    let shim = containerd.start(&bundle).unwrap();
+    let (_, text) = shimwright_testkit::shim::refusal(shim.create(&bundle)).unwrap();
+    assert!(text.contains("File name too long"), "{text}");
+    finish(&containerd, &shim);
 }

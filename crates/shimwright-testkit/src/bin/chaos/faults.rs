@@ -16,16 +16,31 @@ use shimwright_guests::{CAT, HELLO, IDLE, STREAMS};
 use shimwright_testkit::protos::ttrpc::{self, Code};
 use shimwright_testkit::{Result, Shim, stdio};
 
+use crate::clock::{jumps_after_a_crash, jumps_in_a_life, jumps_within_a_time_limit};
 use crate::round::{CALL, CLEAN_UP, ID, Round, Setting, code, is_code, signal, timed};
 
 /// One kind of fault.
 pub(crate) struct Fault {
     pub(crate) name: &'static str,
     pub(crate) run: fn(&Round) -> Result<()>,
+    /// Whether it sets the clock of the whole machine.
+    pub(crate) sets_clock: bool,
 }
 
 const fn fault(name: &'static str, run: fn(&Round) -> Result<()>) -> Fault {
-    Fault { name, run }
+    Fault {
+        name,
+        run,
+        sets_clock: false,
+    }
+}
+
+const fn clock_fault(name: &'static str, run: fn(&Round) -> Result<()>) -> Fault {
+    Fault {
+        name,
+        run,
+        sets_clock: true,
+    }
 }
 
 /// In the order they are tried.
@@ -69,6 +84,15 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("each request is made eight times at once", duplicates),
     fault("64 clients at once", many_clients),
     fault("requests that make no sense", nonsense),
+    clock_fault("the clock jumps during a life", jumps_in_a_life),
+    clock_fault(
+        "the clock jumps within a time limit",
+        jumps_within_a_time_limit,
+    ),
+    clock_fault(
+        "the clock jumps when the shim is killed",
+        jumps_after_a_crash,
+    ),
 ];
 
 /// How long the steps take on a quiet machine, and a little more.

@@ -4,6 +4,7 @@
 //! A fault is a function and a line in the table of [`faults`]. What is random in one comes from a
 //! seed, so that a failure can be had again.
 
+mod clock;
 mod faults;
 mod round;
 
@@ -18,10 +19,12 @@ use round::Round;
 use shimwright_testkit::Result;
 
 const USAGE: &str = "\
-usage: chaos --shim PATH [--shim PATH ...] [--seconds N] [--seed N] [--fault TEXT]
+usage: chaos --shim PATH [--shim PATH ...] [--seconds N] [--seed N] [--fault TEXT] [--clock]
 
 Faults of containers of each shim for N seconds, 60 if not said otherwise. A line for a failure
-names the seed with which its fault is tried again, alone, with the same random choices.";
+names the seed with which its fault is tried again, alone, with the same random choices.
+
+With --clock also those that set the clock of the whole machine, where nobody else needs it.";
 
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1)).and_then(|options| run(&options)) {
@@ -39,6 +42,7 @@ struct Options {
     time: Duration,
     seed: u64,
     fault: String,
+    clock: bool,
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Options> {
@@ -47,6 +51,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options> {
         time: Duration::from_secs(60),
         seed: fastrand::u64(..1 << 32),
         fault: String::new(),
+        clock: false,
     };
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
@@ -55,6 +60,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options> {
             "--seconds" => options.time = Duration::from_secs(number(&value()?)?),
             "--seed" => options.seed = number(&value()?)?,
             "--fault" => options.fault = value()?,
+            "--clock" => options.clock = true,
             _ => return Err(USAGE.into()),
         }
     }
@@ -83,13 +89,7 @@ struct Tally {
 
 /// Tries faults until the time is up, and says whether all went well.
 fn run(options: &Options) -> Result<bool> {
-    let chosen: Vec<&Fault> = FAULTS
-        .iter()
-        .filter(|fault| fault.name.contains(&options.fault))
-        .collect();
-    if chosen.is_empty() {
-        return Err(format!("no fault has {:?} in its name", options.fault).into());
-    }
+    let chosen = chosen(options)?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "seed {}", options.seed)?;
     let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
@@ -129,6 +129,26 @@ fn run(options: &Options) -> Result<bool> {
     report(&mut out, &tallies, begin.elapsed())
 }
 
+/// The faults that are asked for, and allowed.
+fn chosen(options: &Options) -> Result<Vec<&'static Fault>> {
+    let named = |fault: &&Fault| fault.name.contains(&options.fault);
+    let allowed = |fault: &&Fault| options.clock || !fault.sets_clock;
+    let chosen: Vec<_> = FAULTS.iter().filter(named).filter(allowed).collect();
+    if !chosen.is_empty() {
+        return Ok(chosen);
+    }
+    let text = &options.fault;
+    Err(match FAULTS.iter().find(named) {
+        Some(fault) => format!(
+            "{:?} sets the clock of the whole machine: it takes --clock, where nobody needs that \
+             clock, as in `cargo xtask vm --chaos`",
+            fault.name
+        ),
+        None => format!("no fault has {text:?} in its name"),
+    }
+    .into())
+}
+
 fn report(out: &mut impl Write, tallies: &BTreeMap<&str, Tally>, time: Duration) -> Result<bool> {
     writeln!(out, "rounds  faults  failed  slowest")?;
     let mut sum = Tally::default();
@@ -154,4 +174,33 @@ fn report(out: &mut impl Write, tallies: &BTreeMap<&str, Tally>, time: Duration)
         sum.failed,
     )?;
     Ok(sum.failed == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::*;
+
+    fn options(words: &[&str]) -> Options {
+        let shim = std::env::current_exe().unwrap();
+        let words = [&["--shim", shim.to_str().unwrap()], words].concat();
+        parse(words.into_iter().map(str::to_owned)).unwrap()
+    }
+
+    #[test]
+    fn the_clock_is_set_only_if_that_is_asked_for() {
+        let sets = |options: &Options| {
+            let mut chosen = chosen(options).unwrap().into_iter();
+            chosen.any(|fault| fault.sets_clock)
+        };
+        assert!(!sets(&options(&[])));
+        assert!(sets(&options(&["--clock"])));
+        assert!(sets(&options(&["--clock", "--fault", "the clock jumps"])));
+        let refused = chosen(&options(&["--fault", "the clock jumps"]));
+        let text = refused.err().unwrap().to_string();
+        assert!(text.contains("takes --clock"), "{text}");
+        let unknown = chosen(&options(&["--clock", "--fault", "no such"]));
+        assert!(unknown.is_err());
+    }
 }

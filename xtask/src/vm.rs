@@ -1,0 +1,234 @@
+//! `cargo xtask vm`: tests of the shims, or `chaos`, in an emulated machine, whose control groups are
+//! of version 2 only, and whose clock is nobody else's.
+
+mod disk;
+mod machine;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::cargo;
+use crate::debian;
+use crate::e2e::Tally;
+use crate::error::{Result, ensure, error};
+use crate::test;
+use crate::wasmedge;
+
+use disk::{Disk, PROGRAMS};
+
+/// What is run if the user names no tests: all of one engine, and of the others what has to do with
+/// control groups: their files, and joining those of a container.
+const DEFAULT: [&str; 3] = ["cgroup::", "join", "wasmi"];
+
+/// For all tests.
+const DEADLINE: Duration = Duration::from_secs(30 * 60);
+
+/// For each fault at least once, whatever time is asked for.
+const CHAOS_DEADLINE: Duration = Duration::from_secs(30 * 60);
+
+/// Whether there is an emulated machine for what is built here.
+const EMULATED: bool = cfg!(target_arch = "x86_64");
+
+/// The faults that can be tried nowhere else. The others have bounds for real machines, which an
+/// emulated one may miss.
+const CLOCK: &str = "the clock jumps";
+
+const CHAOS: &str = "chaos";
+const TESTS: &str = "shim";
+
+pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+    let work = Work::parse(args)?;
+    debian::require_root("vm")?;
+    debian::install_missing()?;
+    println!("==> building the shims and their tests");
+    let built = build()?;
+    wasmedge::build()?;
+    let outcome = work.run(&built)?;
+    Ok(ExitCode::from(
+        u8::try_from(outcome.code).unwrap_or(u8::MAX),
+    ))
+}
+
+/// The tests that `cargo xtask test` runs in an emulated machine.
+pub(crate) fn test() -> Result<Tally> {
+    let mut tally = Tally::default();
+    if !EMULATED {
+        println!("==> no emulated machine: it is an x86-64 one");
+        return Ok(tally);
+    }
+    println!("==> tests on control groups of version 2");
+    let outcome = Work::Tests(Vec::new()).run(&build()?)?;
+    for line in &outcome.lines {
+        tally += test::reported(line).unwrap_or_default();
+    }
+    ensure!(
+        tally.passed + tally.failed > 0,
+        "no test has run in the emulated machine"
+    );
+    if outcome.code != 0 && tally.failed == 0 {
+        println!(
+            "the tests in the emulated machine ended with {} although none has failed",
+            outcome.code
+        );
+        tally.failed += 1;
+    }
+    Ok(tally)
+}
+
+/// What the machine does.
+#[derive(Debug, PartialEq, Eq)]
+enum Work {
+    /// Runs tests of the shims whose names have one of these texts.
+    Tests(Vec<String>),
+    /// Runs `chaos`, which may set the clock there, for so many seconds, with these arguments.
+    Chaos(u64, Vec<String>),
+}
+
+impl Work {
+    fn parse(args: &[String]) -> Result<Self> {
+        if let [option, args @ ..] = args
+            && option == "--chaos"
+        {
+            let seconds = args.iter().skip_while(|arg| *arg != "--seconds").nth(1);
+            let seconds = seconds.map_or(Ok(60), |text| {
+                text.parse().map_err(|_| error!("not a number: {text}"))
+            })?;
+            return Ok(Self::Chaos(seconds, args.to_vec()));
+        }
+        ensure!(
+            args.iter().all(|arg| !arg.starts_with('-')),
+            "vm takes texts that names of tests have, or --chaos with what chaos takes"
+        );
+        Ok(Self::Tests(args.to_vec()))
+    }
+
+    fn run(&self, built: &[PathBuf]) -> Result<machine::Outcome> {
+        ensure!(
+            EMULATED,
+            "the emulated machine is an x86-64 one, and this machine is not"
+        );
+        debian::install_command(machine::PROGRAM, machine::PACKAGE)?;
+        let disk = Disk::make(&self.files(built)?, &self.command())?;
+        machine::run(&disk, self.deadline())
+    }
+
+    /// Each file that the machine needs, and its place there.
+    fn files(&self, built: &[PathBuf]) -> Result<Vec<(PathBuf, PathBuf)>> {
+        let shims = cargo::directory_of(&cargo::SHIMS, built)?;
+        let place = Path::new(PROGRAMS);
+        let shim = |name: &&str| (shims.join(name), place.join(name));
+        let mut files: Vec<_> = cargo::SHIMS.iter().map(shim).collect();
+        // The WasmEdge shim looks for its libraries there.
+        let libraries = shims.join("../lib");
+        files.push((libraries, place.join("../lib")));
+        let (program, path) = match self {
+            Self::Tests(_) => (TESTS, test_program(built)?),
+            Self::Chaos(..) => (CHAOS, cargo::directory_of(&[CHAOS], built)?.join(CHAOS)),
+        };
+        files.push((path, place.join(program)));
+        Ok(files)
+    }
+
+    /// The command that the machine executes.
+    fn command(&self) -> Vec<String> {
+        let path = |name: &str| format!("/{PROGRAMS}/{name}");
+        match self {
+            Self::Tests(names) if names.is_empty() => {
+                let names = DEFAULT.iter().map(|&name| name.to_owned());
+                std::iter::once(path(TESTS)).chain(names).collect()
+            }
+            Self::Tests(names) => std::iter::once(path(TESTS)).chain(names.clone()).collect(),
+            Self::Chaos(_, args) => {
+                let mut words = vec![path(CHAOS), "--clock".to_owned()];
+                let has = |option: &str| args.iter().any(|arg| arg == option);
+                // What repeats a failure names one.
+                if !has("--shim") {
+                    let shims = cargo::SHIMS.iter();
+                    words.extend(shims.flat_map(|shim| ["--shim".to_owned(), path(shim)]));
+                }
+                if !has("--fault") {
+                    words.extend(["--fault", CLOCK].map(str::to_owned));
+                }
+                words.extend(args.clone());
+                words
+            }
+        }
+    }
+
+    fn deadline(&self) -> Duration {
+        match self {
+            Self::Tests(_) => DEADLINE,
+            Self::Chaos(seconds, _) => CHAOS_DEADLINE + Duration::from_secs(*seconds),
+        }
+    }
+}
+
+/// Builds what goes into the machine, with the features of everything else.
+fn build() -> Result<Vec<PathBuf>> {
+    let mut args = vec![
+        "build",
+        "--release",
+        "--workspace",
+        "--all-features",
+        "--test",
+        TESTS,
+        "--bin",
+        CHAOS,
+    ];
+    args.extend(cargo::SHIMS.iter().flat_map(|name| ["--bin", name]));
+    cargo::build(&args)
+}
+
+/// The executable of the shims' tests, in whose name cargo puts a number.
+fn test_program(built: &[PathBuf]) -> Result<PathBuf> {
+    let is_it = |path: &&PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.and_then(|name| name.rsplit_once('-'));
+        name.is_some_and(|(name, _)| name == TESTS)
+    };
+    let found = built.iter().find(is_it);
+    found
+        .cloned()
+        .ok_or_else(|| error!("cargo has not built the tests of the shims"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Work> {
+        let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+        Work::parse(&words)
+    }
+
+    #[test]
+    fn without_a_name_the_machine_runs_the_default() {
+        let command = parse(&[]).unwrap().command();
+        assert_eq!(command[0], "/usr/local/bin/shim");
+        assert_eq!(command[1..], DEFAULT);
+        let command = parse(&["stats", "b"]).unwrap().command();
+        assert_eq!(command[1..], ["stats", "b"]);
+    }
+
+    #[test]
+    fn the_clock_is_set_in_the_machine_only() {
+        let work = parse(&["--chaos", "--seconds", "5"]).unwrap();
+        assert_eq!(work.deadline(), CHAOS_DEADLINE + Duration::from_secs(5));
+        let command = work.command();
+        assert!(command.contains(&"--clock".to_owned()), "{command:?}");
+        assert!(command.contains(&CLOCK.to_owned()), "{command:?}");
+        assert!(command.ends_with(&["--seconds".to_owned(), "5".to_owned()]));
+        // As a line for a failure says.
+        let again = ["--chaos", "--shim", "/a", "--fault", "b"];
+        let command = parse(&again).unwrap().command();
+        assert_eq!(command[2..], again[1..]);
+    }
+
+    #[test]
+    fn other_options_are_refused() {
+        for wrong in [&["--exact"][..], &["--chaos", "--seconds", "x"]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
