@@ -7,7 +7,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -48,6 +48,7 @@ pub(crate) fn compile(
     wasm: &File,
     output: &File,
     empty: &Path,
+    shim_alive: BorrowedFd<'_>,
 ) -> Result<(), Error> {
     let options = serde_json::to_string(options).context("encode the engine's options")?;
     let mut command = role::command(Program::of(host)?.command(), role::COMPILER);
@@ -56,7 +57,7 @@ pub(crate) fn compile(
         .current_dir(empty)
         .stdin(wasm.try_clone().context("pass on the module")?)
         .stdout(output.try_clone().context("pass on the artifact")?);
-    let compiled = role::run(command).context("run the compiler")?;
+    let compiled = role::run(command, Some(shim_alive)).context("run the compiler")?;
     compiled.map_err(|reason| {
         Error::invalid(format!("{} cannot compile the module: {reason}", host.name))
     })

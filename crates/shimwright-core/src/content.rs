@@ -93,7 +93,7 @@ impl Store {
             .args([&self.address, &self.namespace, what, about])
             .stdin(Stdio::null())
             .stdout(answer.try_clone()?);
-        role::run(command)??;
+        role::run(command, None)??;
         answer.rewind()?;
         sys::seal(&answer)?;
         Ok(answer)

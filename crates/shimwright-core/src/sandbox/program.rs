@@ -2,7 +2,7 @@
 //! the image.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -232,7 +232,14 @@ impl Programs<'_> {
         // Another launcher may be compiling the same, which is then found like any other.
         let compile = |output: &File| {
             let begin = Instant::now();
-            compiler::compile(self.host, &self.options.engine, &frozen, output, &empty)?;
+            compiler::compile(
+                self.host,
+                &self.options.engine,
+                &frozen,
+                output,
+                &empty,
+                self.shim_alive.as_fd(),
+            )?;
             figures.compile_seconds = Some(begin.elapsed().as_secs_f64());
             figures.cache_hit = Some(false);
             Ok(())

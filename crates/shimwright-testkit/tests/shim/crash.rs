@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use shimwright_guests::{HELLO, IDLE, SPIN};
+use shimwright_testkit::bundle::GUEST;
 use shimwright_testkit::protos::api::ConnectResponse;
 use shimwright_testkit::{Shim, poll, poll_for};
 
@@ -98,4 +99,89 @@ fn a_shim_can_be_started_after_a_crash(engine: &str) {
     assert_eq!(run(&shim, "a"), 0);
     shim.delete("a").unwrap();
     finish(&containerd, &shim);
+}
+
+/// A module that takes a compiler long: so many functions of so many additions.
+fn slow_to_compile() -> Vec<u8> {
+    fn leb128(mut number: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while number > 0x7f {
+            bytes.push(u8::try_from(number & 0x7f).unwrap() | 0x80);
+            number >>= 7;
+        }
+        bytes.push(u8::try_from(number).unwrap());
+        bytes
+    }
+    fn section(id: u8, content: &[u8]) -> Vec<u8> {
+        [&[id][..], &leb128(content.len()), content].concat()
+    }
+    const FUNCTIONS: usize = 4000;
+    // No locals; `i32.const 0`, and `i32.const 1`, `i32.add` again and again; `drop`, `end`.
+    let body = [
+        &[0, 0x41, 0][..],
+        &[0x41, 1, 0x6a].repeat(2000),
+        &[0x1a, 0x0b],
+    ]
+    .concat();
+    let code = [&leb128(body.len())[..], &body].concat();
+    let functions = leb128(FUNCTIONS);
+    [
+        &b"\0asm\x01\0\0\0"[..],
+        &section(1, &[1, 0x60, 0, 0]),
+        &section(3, &[&functions[..], &[0; FUNCTIONS]].concat()),
+        &section(7, &[&[1, 6][..], b"_start", &[0, 0]].concat()),
+        &section(10, &[&functions[..], &code.repeat(FUNCTIONS)].concat()),
+    ]
+    .concat()
+}
+
+/// The parent of a process, field 4 of `/proc/PID/stat`.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
+/// The compiler that a launcher of this shim runs.
+fn compiler(shim: u32) -> Option<u32> {
+    let processes = std::fs::read_dir("/proc").unwrap();
+    let mut pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.find(|&pid: &u32| {
+        let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environ.starts_with(b"SHIMWRIGHT_COMPILER=") && parent(pid).and_then(parent) == Some(shim)
+    })
+}
+
+fn a_compiler_dies_with_its_shim(engine: &str) {
+    let containerd = containerd(engine);
+    let bundle = containerd.bundle("a").unwrap();
+    let bundle = bundle.file(GUEST, &slow_to_compile(), 0o755).unwrap();
+    let bundle = bundle.args(&[GUEST]).unwrap().overlay().unwrap();
+    let shim = containerd.start(&bundle).unwrap();
+    let pid = shim.connect_task("a").unwrap().shim_pid;
+    std::thread::scope(|scope| {
+        scope.spawn(|| shim.create(&bundle).unwrap_err());
+        let compiler = poll(|| compiler(pid)).expect("the module is compiled");
+        crate::signal(pid, Signal::KILL);
+        let died = poll_for(Duration::from_secs(5), || (!lives(compiler)).then_some(()));
+        assert!(died.is_some(), "the compiler goes on");
+    });
+    containerd.delete(bundle.directory(), "a").unwrap();
+    containerd.wait_until_clean().unwrap();
+}
+
+mod compiling {
+    #[test]
+    fn a_compiler_of_wasmtime_dies_with_its_shim() {
+        super::a_compiler_dies_with_its_shim("containerd-shim-wasmtime-v1");
+    }
+
+    #[test]
+    fn a_compiler_of_wasmer_dies_with_its_shim() {
+        super::a_compiler_dies_with_its_shim("containerd-shim-wasmer-v1");
+    }
+
+    #[test]
+    fn a_compiler_of_wasmedge_dies_with_its_shim() {
+        super::a_compiler_dies_with_its_shim("containerd-shim-wasmedge-v1");
+    }
 }
