@@ -85,15 +85,34 @@ impl Program {
     ///
     /// If it cannot be written.
     pub fn bundle(&self, containerd: &Containerd, id: &str, pod: &str) -> Result<Bundle> {
-        let path = format!("/{}", self.name);
+        let bundle = containerd.bundle(id)?;
+        self.complete(bundle.file(&self.path(), &self.content, 0o755)?, pod)
+    }
+
+    /// The same with the files of the image of another one, as containers of one image have them.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made.
+    pub fn bundle_of(
+        &self,
+        image: &Bundle,
+        containerd: &Containerd,
+        id: &str,
+        pod: &str,
+    ) -> Result<Bundle> {
+        self.complete(containerd.bundle(id)?.overlay_of(image)?, pod)
+    }
+
+    fn path(&self) -> String {
+        format!("/{}", self.name)
+    }
+
+    fn complete(&self, bundle: Bundle, pod: &str) -> Result<Bundle> {
+        let path = self.path();
         let words = self.args.iter().map(String::as_str);
         let args: Vec<&str> = std::iter::once(path.as_str()).chain(words).collect();
-        containerd
-            .bundle(id)?
-            .pod(pod)?
-            .file(&path, &self.content, 0o755)?
-            .args(&args)?
-            .log()
+        bundle.pod(pod)?.args(&args)?.log()
     }
 }
 
