@@ -108,7 +108,7 @@ pub(crate) fn jumps_in_a_life(round: &Round) -> Result<()> {
     }
     clock.check("the end", &waited.exited_at)?;
     check_events(round, &waited)?;
-    clock.jumping(|| shim.shutdown())?;
+    clock.jumping(|| shim.shutdown_after(ID))?;
     round.lost(&shim)
 }
 
