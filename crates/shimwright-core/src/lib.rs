@@ -22,6 +22,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("containerd shims of this crate run on Linux only");
 
+mod account;
 mod artifact;
 mod bundle;
 mod cache;

@@ -1,5 +1,7 @@
 //! The account of a guest's linear memory.
 
+use crate::account::{Account, Exceeded};
+
 /// The unit in which linear memory grows, in bytes.
 pub(crate) const PAGE: u64 = 65536;
 
@@ -8,26 +10,23 @@ pub(crate) const PAGE: u64 = 65536;
 /// A guest has one of these: its memories are counted together. A server that makes an instance
 /// for each request gives each a clone.
 #[derive(Clone, Debug, Default)]
-pub struct LinearMemory {
-    limit: Option<u64>,
-    used: u64,
-}
+pub struct LinearMemory(Account);
 
 impl LinearMemory {
     /// An account without memory yet; `limit` is in bytes.
     pub fn new(limit: Option<u64>) -> Self {
-        Self { limit, used: 0 }
+        Self(Account::new(limit))
     }
 
     /// How much the guest may have, in bytes, if that is limited.
     pub fn limit(&self) -> Option<u64> {
-        self.limit
+        self.0.limit()
     }
 
     /// The same in whole pages of 65536 bytes, for an engine that is told how far a memory may
     /// grow instead of asking. That keeps to the limit where guests have one memory.
     pub fn limit_in_pages(&self) -> Option<u32> {
-        let limit = self.limit?;
+        let limit = self.limit()?;
         Some(u32::try_from(limit / PAGE).unwrap_or(u32::MAX))
     }
 
@@ -46,14 +45,9 @@ impl LinearMemory {
     ///
     /// The guest would have more than its limit. Nothing is counted then.
     pub fn grow(&mut self, from: u64, to: u64) -> Result<(), LinearMemoryExceeded> {
-        let needed = self.used.saturating_add(to.saturating_sub(from));
-        match self.limit {
-            Some(limit) if needed > limit => Err(LinearMemoryExceeded { needed, limit }),
-            _ => {
-                self.used = needed;
-                Ok(())
-            }
-        }
+        self.0
+            .grow(from, to)
+            .map_err(|Exceeded { needed, limit }| LinearMemoryExceeded { needed, limit })
     }
 }
 

@@ -1,17 +1,16 @@
 //! The account of the elements of a guest's tables.
 
+use crate::account::{Account, Exceeded};
+
 /// How many elements the tables of a guest have and may have, for an engine to ask before it gives
 /// more. They are counted together, as its [`LinearMemory`](crate::LinearMemory) is.
 #[derive(Clone, Debug, Default)]
-pub struct TableElements {
-    limit: Option<u64>,
-    used: u64,
-}
+pub struct TableElements(Account);
 
 impl TableElements {
     /// An account without tables yet.
     pub fn new(limit: Option<u64>) -> Self {
-        Self { limit, used: 0 }
+        Self(Account::new(limit))
     }
 
     /// Counts a table that grows from one number of elements to another; a new one grows from 0.
@@ -20,14 +19,9 @@ impl TableElements {
     ///
     /// The guest would have more than its limit. Nothing is counted then.
     pub fn grow(&mut self, from: u64, to: u64) -> Result<(), TableElementsExceeded> {
-        let needed = self.used.saturating_add(to.saturating_sub(from));
-        match self.limit {
-            Some(limit) if needed > limit => Err(TableElementsExceeded { needed, limit }),
-            _ => {
-                self.used = needed;
-                Ok(())
-            }
-        }
+        self.0
+            .grow(from, to)
+            .map_err(|Exceeded { needed, limit }| TableElementsExceeded { needed, limit })
     }
 }
 

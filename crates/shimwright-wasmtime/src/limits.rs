@@ -45,20 +45,31 @@ impl Limits {
     }
 }
 
+/// Whether something may grow so far, which is counted. An error is a trap, with the reason that
+/// `false` would not give.
+fn granted<E: std::error::Error + Send + Sync + 'static>(
+    desired: usize,
+    maximum: Option<usize>,
+    count: impl FnOnce() -> Result<(), E>,
+) -> wasmtime::Result<bool> {
+    if maximum.is_some_and(|maximum| desired > maximum) {
+        // The module's own limit, which it knows how to live with.
+        return Ok(false);
+    }
+    count()?;
+    Ok(true)
+}
+
 impl ResourceLimiter for Limits {
-    /// An error here is a trap, with the reason that `false` would not give.
     fn memory_growing(
         &mut self,
         current: usize,
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            // The module's own limit, which it knows how to live with.
-            return Ok(false);
-        }
-        self.memory.grow(current as u64, desired as u64)?;
-        Ok(true)
+        granted(desired, maximum, || {
+            self.memory.grow(current as u64, desired as u64)
+        })
     }
 
     fn table_growing(
@@ -67,11 +78,9 @@ impl ResourceLimiter for Limits {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        self.tables.grow(current as u64, desired as u64)?;
-        Ok(true)
+        granted(desired, maximum, || {
+            self.tables.grow(current as u64, desired as u64)
+        })
     }
 
     fn instances(&self) -> usize {
