@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::inotify;
+use rustix::fs::inotify::WatchFlags;
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Context, Error};
@@ -250,12 +250,10 @@ impl Unseen {
     async fn opened(self) -> io::Result<()> {
         // Nobody but the guest wrote, so nothing can break on a missing reader any more.
         drop(self.keeper);
-        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
-        let watch = inotify::init(flags)?;
-        inotify::add_watch(&watch, &self.path, inotify::WatchFlags::OPEN)?;
+        let watch = sys::watch_file(&self.path, WatchFlags::OPEN)?;
         // Look only now, or a client could open the FIFO in between unnoticed.
         if !has_reader(&self.writer)? {
-            let _ = sys::watch(watch)?.readable().await?;
+            let _ = watch.readable().await?;
         }
         Ok(())
     }

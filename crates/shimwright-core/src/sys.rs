@@ -8,8 +8,10 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 /// Bytes that are either owned or a read-only private mapping of a file.
@@ -711,6 +713,16 @@ pub(crate) fn pidfd_send_signal(handle: impl AsFd, signal: i32) -> io::Result<()
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Has the async runtime watch what happens to a file (`inotify(7)`).
+pub(crate) fn watch_file(
+    file: &Path,
+    events: WatchFlags,
+) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+    inotify::add_watch(&inotify, file, events)?;
+    watch(inotify)
 }
 
 /// Has the async runtime watch a descriptor.

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::event::EventfdFlags;
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::inotify::WatchFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -19,9 +19,7 @@ impl Notice {
     /// Of changes of a file such as `cgroup.events`: "a file modified event" in the words of
     /// `cgroup-v2.rst`.
     pub(crate) fn of_changes(file: &Path) -> io::Result<Self> {
-        let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        inotify::add_watch(&watch, file, WatchFlags::MODIFY)?;
-        Ok(Self(sys::watch(watch)?))
+        Ok(Self(sys::watch_file(file, WatchFlags::MODIFY)?))
     }
 
     /// Of a version 1 group that runs out of memory (`cgroup-v1/memory.rst`, "OOM Control"). The

@@ -123,11 +123,10 @@ impl Programs<'_> {
         process: &Process,
         spec: &Spec,
     ) -> Result<Exec, Error> {
-        let limits = node::Config::read()?
-            .limits(self.options)?
-            .narrow_for(spec)?;
+        let node = node::Config::read()?;
+        let limits = node.limits(self.options)?.narrow_for(spec)?;
         let engine = self.host.engine(&self.options.engine())?;
-        let code = self.code(&*engine, source, &limits);
+        let code = self.code(&*engine, source, &limits, node.cache_size());
         let Code {
             artifact,
             precompiled,
@@ -183,6 +182,7 @@ impl Programs<'_> {
         engine: &dyn Engine,
         source: Source<'_>,
         limits: &Limits,
+        cache_size: u64,
     ) -> Result<Code, Error> {
         let mut figures = Figures::default();
         let Some(precompiler) = engine.precompiler() else {
@@ -246,8 +246,7 @@ impl Programs<'_> {
         };
         let artifact = cache.find_or_compile(&key, compile)?;
         if figures.cache_hit == Some(false)
-            && let Err(error) =
-                node::Config::read().and_then(|node| cache.sweep(node.cache_size(), &key))
+            && let Err(error) = cache.sweep(cache_size, &key)
         {
             tracing::warn!(%error, "cannot make room in the cache");
         }

@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::inotify::WatchFlags;
 
 use super::start::{ADDRESS_FILE, address_in};
 use crate::bundle::validate_id;
@@ -154,14 +154,9 @@ pub(super) fn lock(socket: &Path, how: FlockOperation) -> io::Result<File> {
 
 /// Waits until the address of a bundle has been removed or replaced.
 async fn released(bundle: &Path) {
-    let watch = || {
-        let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        // A file that is replaced loses its last link, which is a change of its attributes.
-        let flags = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ATTRIB;
-        inotify::add_watch(&watch, bundle.join(ADDRESS_FILE), flags)?;
-        sys::watch(watch)
-    };
-    match watch() {
+    // A file that is replaced loses its last link, which is a change of its attributes.
+    let gone = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ATTRIB;
+    match sys::watch_file(&bundle.join(ADDRESS_FILE), gone) {
         Ok(watch) => drop(watch.readable().await),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
