@@ -7,20 +7,14 @@ use std::time::{Duration, SystemTime};
 use shimwright_guests::EXIT_CODE;
 use shimwright_testkit::{CACHE_DIR_VARIABLE, poll};
 
+use crate::binary::section;
 use crate::{containerd, finish, run};
 
 /// A guest with so much in a section that says nothing that its digest is worth remembering.
 fn large() -> Vec<u8> {
     let mut guest = EXIT_CODE.wasm().to_vec();
     let content = [&[3][..], b"pad", &vec![0; 1 << 20]].concat();
-    guest.push(0);
-    // LEB128, in three bytes.
-    let length = u32::try_from(content.len()).unwrap();
-    for shift in [0, 7] {
-        guest.push(u8::try_from(length >> shift & 0x7f).unwrap() | 0x80);
-    }
-    guest.push(u8::try_from(length >> 14).unwrap());
-    guest.extend(content);
+    guest.extend(section(0, &content));
     guest
 }
 

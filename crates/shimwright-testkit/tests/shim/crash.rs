@@ -8,6 +8,7 @@ use shimwright_testkit::bundle::GUEST;
 use shimwright_testkit::protos::api::ConnectResponse;
 use shimwright_testkit::{Shim, poll, poll_for};
 
+use crate::binary::{leb128, section};
 use crate::{containerd, finish, for_each_engine, lives, run, running, started};
 
 for_each_engine! {
@@ -103,18 +104,6 @@ fn a_shim_can_be_started_after_a_crash(engine: &str) {
 
 /// A module that takes a compiler long: so many functions of so many additions.
 fn slow_to_compile() -> Vec<u8> {
-    fn leb128(mut number: usize) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        while number > 0x7f {
-            bytes.push(u8::try_from(number & 0x7f).unwrap() | 0x80);
-            number >>= 7;
-        }
-        bytes.push(u8::try_from(number).unwrap());
-        bytes
-    }
-    fn section(id: u8, content: &[u8]) -> Vec<u8> {
-        [&[id][..], &leb128(content.len()), content].concat()
-    }
     const FUNCTIONS: usize = 4000;
     // No locals; `i32.const 0`, and `i32.const 1`, `i32.add` again and again; `drop`, `end`.
     let body = [
