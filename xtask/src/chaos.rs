@@ -50,14 +50,20 @@ pub(crate) fn test(directory: &Path) -> Result<Tally> {
     })
 }
 
+/// How long the program goes on by these arguments.
+pub(crate) fn seconds<T: AsRef<str>>(args: &[T]) -> Result<u64> {
+    let mut args = args.iter().map(AsRef::as_ref);
+    let seconds = args.by_ref().find(|arg| *arg == "--seconds");
+    match seconds.and_then(|_| args.next()) {
+        Some(text) => text.parse().map_err(|_| error!("not a number: {text}")),
+        None => Ok(60),
+    }
+}
+
 /// Runs the program that tries faults with the shims of a directory, and says whether all went
 /// well.
 fn run(directory: &Path, args: &[&str]) -> Result<bool> {
-    let seconds = args.iter().skip_while(|&&arg| arg != "--seconds").nth(1);
-    let seconds: u64 = match seconds {
-        Some(text) => text.parse().map_err(|_| error!("not a number: {text}"))?,
-        None => 60,
-    };
+    let seconds = seconds(args)?;
     let cache = tempfile::Builder::new().prefix("shimwright-").tempdir()?;
     let mut chaos = Command::new(directory.join(PROGRAM));
     for shim in cargo::SHIMS {

@@ -143,8 +143,7 @@ mod tests {
     use super::*;
 
     fn parse(words: &[&str]) -> Result<Options> {
-        let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();
-        Options::parse(&words)
+        Options::parse(&crate::words(words))
     }
 
     #[test]

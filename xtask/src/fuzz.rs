@@ -110,8 +110,7 @@ mod tests {
     use super::*;
 
     fn parse(words: &[&str]) -> Result<Arguments> {
-        let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
-        Arguments::parse(&words)
+        Arguments::parse(&crate::words(words))
     }
 
     #[test]

@@ -107,3 +107,9 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
         unknown => Err(error!("there is no command `{unknown}`\n\n{USAGE}")),
     }
 }
+
+/// Words as a command of this program is given them.
+#[cfg(test)]
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}

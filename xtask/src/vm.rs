@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cargo;
+use crate::chaos;
 use crate::debian;
 use crate::e2e::Tally;
 use crate::error::{Result, ensure, error};
@@ -90,11 +91,7 @@ impl Work {
         if let [option, args @ ..] = args
             && option == "--chaos"
         {
-            let seconds = args.iter().skip_while(|arg| *arg != "--seconds").nth(1);
-            let seconds = seconds.map_or(Ok(60), |text| {
-                text.parse().map_err(|_| error!("not a number: {text}"))
-            })?;
-            return Ok(Self::Chaos(seconds, args.to_vec()));
+            return Ok(Self::Chaos(chaos::seconds(args)?, args.to_vec()));
         }
         ensure!(
             args.iter().all(|arg| !arg.starts_with('-')),
@@ -198,8 +195,7 @@ mod tests {
     use super::*;
 
     fn parse(words: &[&str]) -> Result<Work> {
-        let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
-        Work::parse(&words)
+        Work::parse(&crate::words(words))
     }
 
     #[test]

@@ -53,11 +53,7 @@ fn survives(stage: &mut Stage) -> Result<()> {
     let after = stage.running(container.id())?;
     ensure!(before == after, "process {before} has become {after}");
     // SIGTERM would do for most programs, but PID 1 of a container may ignore it.
-    stage.kill(container.id(), "SIGKILL")?;
-    stage.await_stopped(container.id())?;
-    let status = stage.delete(container.id())?;
-    ensure!(status == 137, "the status is {status} instead of 137");
-    Ok(())
+    stage.end(container.id())
 }
 
 fn ended_meanwhile(stage: &mut Stage) -> Result<()> {
@@ -68,10 +64,7 @@ fn ended_meanwhile(stage: &mut Stage) -> Result<()> {
     kill(pid)?;
     process::wait_for_end_of(pid, SHORT)?;
     stage.containerd_mut().relaunch()?;
-    stage.await_stopped(container.id())?;
-    let status = stage.delete(container.id())?;
-    ensure!(status == 137, "the status is {status} instead of 137");
-    Ok(())
+    stage.delete_killed(container.id())
 }
 
 fn shim_killed(stage: &mut Stage) -> Result<()> {
@@ -135,10 +128,7 @@ fn some_killed(stage: &mut Stage) -> Result<()> {
         stage.running(container.id())?;
     }
     for container in lost.iter().chain([&kept]) {
-        stage.kill(container.id(), "SIGKILL")?;
-        stage.await_stopped(container.id())?;
-        let status = stage.delete(container.id())?;
-        ensure!(status == 137, "the status is {status} instead of 137");
+        stage.end(container.id())?;
     }
     stage.containerd().ground().await_clean(PROMPT)
 }
@@ -161,10 +151,7 @@ fn shim_stopped(stage: &mut Stage) -> Result<()> {
         other => return Err(error!("the task of a stopped shim is {other:?}")),
     }
     kill?.finish(SHORT)?.success()?;
-    stage.await_stopped(container.id())?;
-    let status = stage.delete(container.id())?;
-    ensure!(status == 137, "the status is {status} instead of 137");
-    Ok(())
+    stage.delete_killed(container.id())
 }
 
 fn only_shim() -> Result<i32> {

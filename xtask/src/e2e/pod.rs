@@ -91,17 +91,9 @@ fn shims() -> Vec<String> {
 }
 
 fn end(containers: &[&Container], stage: &Stage) -> Result<()> {
-    for container in containers {
-        stage.kill(container.id(), "SIGKILL")?;
-        stage.await_stopped(container.id())?;
-        let status = stage.delete(container.id())?;
-        ensure!(
-            status == 137,
-            "the status of {} is {status}, not 137",
-            container.id()
-        );
-    }
-    Ok(())
+    containers
+        .iter()
+        .try_for_each(|container| stage.end(container.id()))
 }
 
 fn share(stage: &mut Stage) -> Result<()> {

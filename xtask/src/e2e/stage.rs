@@ -232,6 +232,20 @@ impl Stage {
         Ok(status)
     }
 
+    /// Kills a task that runs and deletes it, which must tell of that end.
+    pub(super) fn end(&self, id: &str) -> Result<()> {
+        self.kill(id, "SIGKILL")?;
+        self.delete_killed(id)
+    }
+
+    /// Deletes a task that is being killed, with its container.
+    pub(super) fn delete_killed(&self, id: &str) -> Result<()> {
+        self.await_stopped(id)?;
+        let status = self.delete(id)?;
+        ensure!(status == 137, "the status of {id} is {status}, not 137");
+        Ok(())
+    }
+
     /// Removes a container that has no task.
     pub(super) fn remove(&self, id: &str) -> Result<()> {
         self.containerd.ask(&["container", "rm", id])?.success()?;
