@@ -1,0 +1,1 @@
+//! Compilers and fetchers: what they may use, and for how long.

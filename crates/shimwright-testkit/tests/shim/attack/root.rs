@@ -1,0 +1,1 @@
+//! An image's root: its links, libraries and files, and what runs before its program does.

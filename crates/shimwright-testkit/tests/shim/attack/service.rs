@@ -1,0 +1,1 @@
+//! The shim process: its streams, its log and its socket.

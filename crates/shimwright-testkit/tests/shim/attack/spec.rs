@@ -1,0 +1,1 @@
+//! Specs that lack fields, or have ones that nothing keeps to.
