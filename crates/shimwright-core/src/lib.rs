@@ -49,6 +49,7 @@ mod node;
 mod options;
 mod outbound;
 mod policy;
+mod protected;
 mod reaper;
 mod role;
 mod runner;

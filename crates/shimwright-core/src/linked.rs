@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,8 +20,8 @@ use rustix::fs::{Mode, OFlags};
 use crate::engine::BoxError;
 use crate::error::{Context, Error};
 use crate::host::Host;
-use crate::role;
 use crate::sys::{self, Mapping};
+use crate::{protected, role};
 
 /// The variable of the shim's environment that names the directory which is otherwise
 /// `../lib/shimwright`, seen from the shim's executable.
@@ -45,7 +45,7 @@ const PRELOAD: &[u8] = b"/etc/ld.so.preload\0";
 #[derive(Debug)]
 pub(crate) enum Program {
     /// The file of the running program, wherever that is now: an upgrade may have replaced its
-    /// path.
+    /// path. Nothing can be written through it, see [`protected`].
     Own(OwnedFd),
     /// This program again, but linked to shared libraries.
     Linked(Directory),
@@ -61,8 +61,8 @@ impl Program {
         match &host.libraries {
             Some(libraries) => Ok(Self::Linked(libraries.open()?)),
             None => {
-                let file = File::open("/proc/self/exe").context("open our own program")?;
-                Ok(Self::Own(file.into()))
+                let file = protected::running().context("open our own program")?;
+                Ok(Self::Own(file))
             }
         }
     }
@@ -72,6 +72,14 @@ impl Program {
         match self {
             Self::Own(_) => Command::new("/proc/self/exe"),
             Self::Linked(directory) => directory.command(),
+        }
+    }
+
+    /// What [`exec`](Self::exec) executes from.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        match self {
+            Self::Own(file) => file.as_raw_fd(),
+            Self::Linked(directory) => directory.descriptor.as_raw_fd(),
         }
     }
 
@@ -102,11 +110,7 @@ impl Libraries {
     ///
     /// `Invalid`, with the directory, what is wrong with it, and the remedy.
     pub(crate) fn open(&self) -> Result<Directory, Error> {
-        let parent = match std::env::var_os(DIRECTORY_VARIABLE) {
-            Some(named) if !named.is_empty() => PathBuf::from(named),
-            _ => beside_the_program().context("find our own program")?,
-        };
-        let path = parent.join(self.name);
+        let path = directory().context("find our own program")?.join(self.name);
         Directory::open(&path).map_err(|error| {
             Error::invalid(format!(
                 "cannot use the engine's libraries in {}: {error}; {}",
@@ -117,8 +121,12 @@ impl Libraries {
     }
 }
 
-/// Where libraries are that belong to the executable of this process.
-fn beside_the_program() -> io::Result<PathBuf> {
+/// The directory of the libraries of all engines. What containerd executes by its path tells the
+/// shim process, which is executed otherwise.
+pub(crate) fn directory() -> io::Result<PathBuf> {
+    if let Some(named) = std::env::var_os(DIRECTORY_VARIABLE).filter(|named| !named.is_empty()) {
+        return Ok(named.into());
+    }
     let own = std::fs::read_link("/proc/self/exe")?;
     // An upgrade may have replaced it: its directory is still the same.
     let prefix = own.parent().and_then(Path::parent);
@@ -134,9 +142,10 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
+    /// Opens it through a mount of its own: a process in a container has it as its working directory
+    /// for a while, and must neither write to it nor find what is above it.
     fn open(path: &Path) -> Result<Self, BoxError> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let descriptor = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from)?;
+        let descriptor = sys::mount::read_only_clone(path, false)?;
         let file = |name: &CStr| -> Result<File, BoxError> {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             match rustix::fs::openat(&descriptor, name, flags, Mode::empty()) {

@@ -100,8 +100,9 @@ pub(crate) fn environment(descriptor: &OwnedFd) -> String {
 /// The runner's whole life. Returns the status of the task.
 pub(crate) fn main(host: &Host, descriptor: RawFd) -> Status {
     sys::end_on_signals();
-    sys::built_in_name_lookup();
-    let outcome = Orders::read(descriptor).and_then(|orders| run(host, orders));
+    let hidden = sys::hide().map_err(BoxError::from);
+    let orders = hidden.and_then(|()| Orders::read(descriptor));
+    let outcome = orders.and_then(|orders| run(host, orders));
     let (status, reason) = match outcome {
         Ok(Exit::Code(code)) => return Status::from_code(code),
         Ok(Exit::Trap(reason)) => (Status::TRAPPED, reason),

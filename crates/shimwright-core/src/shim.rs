@@ -18,7 +18,7 @@ use crate::engine::{BoxError, Engine, Options};
 use crate::error::{self, Error};
 use crate::host::Host;
 use crate::linked::Libraries;
-use crate::{compiler, content, figures, role, runner};
+use crate::{compiler, content, figures, role, runner, sys};
 
 /// Where containerd keeps its bundles unless its configuration names another state directory.
 const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task";
@@ -77,6 +77,8 @@ impl Shim {
     /// Does what the command line asks for, or what another process of the shim has started this
     /// one for. Returns when that is done.
     pub fn main(self) -> ExitCode {
+        // Before anything of ours, or a fork of it, is where an image could supply libraries.
+        sys::built_in_name_lookup();
         let descriptor = |name| -> Option<RawFd> { std::env::var(name).ok()?.parse().ok() };
         if let Some(orders) = descriptor(role::RUNNER) {
             return runner::main(&self.host, orders).into();

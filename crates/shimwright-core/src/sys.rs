@@ -4,6 +4,8 @@
     reason = "the one audited place for calls without a safe wrapper"
 )]
 
+pub(crate) mod mount;
+
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
@@ -150,6 +152,37 @@ pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
         first = last.map_or(u32::MAX, |fd| fd + 1);
     }
     Ok(())
+}
+
+/// Closes a descriptor that nothing in this process owns any more.
+///
+/// Only in a forked child that leaves the owner behind: it executes or ends with [`exit_now`].
+pub(crate) fn close(descriptor: RawFd) {
+    // SAFETY: the owner of the number is never dropped in the child, as documented.
+    unsafe { libc::close(descriptor) };
+}
+
+/// Closes every descriptor of a file, directory or device above standard error but these. Pipes and
+/// sockets stay.
+///
+/// Only in a forked child, as for [`close`].
+pub(crate) fn close_files_but(keep: &[RawFd]) -> io::Result<()> {
+    /// The kernel gives away the lowest free number, and such a child has a few dozen.
+    const LOOKED_AT: RawFd = 256;
+    for number in 3..LOOKED_AT {
+        // SAFETY: the descriptor is only asked for, for the length of this expression.
+        let found = rustix::fs::fstat(unsafe { BorrowedFd::borrow_raw(number) });
+        let Ok(found) = found else { continue };
+        let kind = rustix::fs::FileType::from_raw_mode(found.st_mode);
+        if !(kind.is_fifo() || kind.is_socket() || keep.contains(&number)) {
+            close(number);
+        }
+    }
+    // SAFETY: as for `close`.
+    match unsafe { libc::close_range(LOOKED_AT.unsigned_abs(), u32::MAX, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Signals the shim process takes from a descriptor instead of a handler.
@@ -473,7 +506,8 @@ fn lock(file: BorrowedFd<'_>, offset: i64, command: libc::c_int) -> io::Result<(
 
 /// Keeps the C library from loading name service modules out of the container's root, where the
 /// image could supply them: host names are looked up in `/etc/hosts` and by DNS only, and what
-/// else has a name in files.
+/// else has a name in files. Nothing of ours looks anything else up there, see
+/// [`home`](crate::sandbox::home); this is the second wall.
 pub(crate) fn built_in_name_lookup() {
     unsafe extern "C" {
         fn __nss_configure_lookup(database: *const libc::c_char, line: *const libc::c_char) -> i32;
@@ -485,6 +519,13 @@ pub(crate) fn built_in_name_lookup() {
         (c"networks", c"files"),
         (c"passwd", c"files"),
         (c"group", c"files"),
+        (c"shadow", c"files"),
+        (c"gshadow", c"files"),
+        (c"initgroups", c"files"),
+        (c"ethers", c"files"),
+        (c"netgroup", c"files"),
+        (c"publickey", c"files"),
+        (c"rpc", c"files"),
     ];
     for (database, line) in databases {
         // SAFETY: both arguments are C strings; glibc documents the call as safe before other
@@ -732,11 +773,46 @@ pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<
     Ok(unsafe { tokio::io::unix::AsyncFd::register(descriptor) }?)
 }
 
-/// Keeps processes of other users from inspecting this one (`PR_SET_DUMPABLE` of `prctl(2)`).
-pub(crate) fn hide_from_other_users() -> io::Result<()> {
+/// Keeps other processes without `CAP_SYS_PTRACE` from inspecting this one, and the kernel from
+/// writing its memory to a core file (`PR_SET_DUMPABLE` of `prctl(2)`). Executing a program undoes it.
+pub(crate) fn hide() -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(
         rustix::process::DumpableBehavior::NotDumpable,
     )?)
+}
+
+/// Has the kernel write no core file of this process, nor of the programs it executes.
+pub(crate) fn write_no_core() -> io::Result<()> {
+    let none = rustix::process::Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    Ok(rustix::process::setrlimit(
+        rustix::process::Resource::Core,
+        none,
+    )?)
+}
+
+/// Gives this process and its children a session keyring of their own, empty and without a name
+/// (`KEYCTL_JOIN_SESSION_KEYRING` of `keyctl(2)`). A kernel without keys has none to share.
+pub(crate) fn new_session_keyring() -> io::Result<()> {
+    /// From `linux/keyctl.h`.
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for a new anonymous keyring; nothing else is a pointer.
+    let joined = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_JOIN_SESSION_KEYRING,
+            std::ptr::null::<libc::c_char>(),
+        )
+    };
+    match joined {
+        failed if failed >= 0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+            error => Err(error),
+        },
+    }
 }
 
 /// Has the kernel ask a program before each system call of this thread, for good. The process has

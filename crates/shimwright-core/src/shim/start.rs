@@ -20,7 +20,7 @@ use crate::error::{Context, Error};
 use crate::host::Host;
 use crate::node::Share;
 use crate::options::RuntimeOptions;
-use crate::{cache, linked, node, role, sys};
+use crate::{cache, linked, node, protected, role, sys};
 
 /// The file with the address of the shim process, for containerd up to 1.7.
 pub(super) const ADDRESS_FILE: &str = "address";
@@ -147,7 +147,9 @@ fn start_server(
 ) -> Result<PipeWriter, Error> {
     let (reader, writer) = io::pipe().context("make a pipe to the shim process")?;
     sys::keep_over_exec(listener.as_fd()).context("pass on the socket")?;
-    let mut command = Command::new("/proc/self/exe");
+    // Its forks enter containers.
+    let program = protected::program().context("protect this executable")?;
+    let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     let name = std::env::args_os().next().unwrap_or_default();
     std::os::unix::process::CommandExt::arg0(&mut command, name);
     command
@@ -165,15 +167,14 @@ fn start_server(
     if request.opts.debug {
         command.arg("-debug");
     }
-    for name in [
-        cache::DIRECTORY_VARIABLE,
-        linked::DIRECTORY_VARIABLE,
-        node::FILE_VARIABLE,
-    ] {
+    for name in [cache::DIRECTORY_VARIABLE, node::FILE_VARIABLE] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
     }
+    // The process itself cannot see where its executable was found.
+    let libraries = linked::directory().context("find our own program")?;
+    command.env(linked::DIRECTORY_VARIABLE, libraries);
     sys::new_session(&mut command);
     let mut child = command.spawn().context("start the shim process")?;
     let confined = confine(child.id(), &request.options.shim_cgroup).and_then(|()| {
