@@ -51,6 +51,14 @@ impl Hierarchies {
         )?))
     }
 
+    /// The names of the directories in which hierarchies of version 1 are mounted, such as `cpu,cpuacct`.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        let points = self.mounts.iter().filter(|(name, _)| !name.is_empty());
+        points
+            .filter_map(|(_, (_, point))| Some(point.file_name()?.to_str()?.to_owned()))
+            .collect()
+    }
+
     /// Parses `/proc/PID/mountinfo` (`proc_pid_mountinfo(5)`).
     fn parse(mountinfo: &str) -> Self {
         let mut mounts = BTreeMap::new();

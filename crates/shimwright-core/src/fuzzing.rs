@@ -14,7 +14,7 @@ use crate::options::{self, RuntimeOptions};
 use crate::outbound::Outbound;
 use crate::policy::{self, Limits};
 use crate::sandbox::entrypoint::Entrypoint;
-use crate::sandbox::{entrypoint, join, rootfs, spawn};
+use crate::sandbox::{entrypoint, home, join, rootfs, spawn};
 use crate::shim::bootstrap;
 use crate::stdio::uri;
 use crate::{bundle, cgroup, figures, image, metrics};
@@ -23,7 +23,7 @@ use crate::{bundle, cgroup, figures, image, metrics};
 pub type Parser = fn(&[u8]);
 
 /// Every parser, by the name of its target and of the directory of what that begins with.
-pub const PARSERS: [(&str, Parser); 11] = [
+pub const PARSERS: [(&str, Parser); 12] = [
     ("annotations", annotations),
     ("bootstrap", bootstrap),
     ("config", config),
@@ -31,6 +31,7 @@ pub const PARSERS: [(&str, Parser); 11] = [
     ("image", image),
     ("options", options),
     ("outbound", outbound),
+    ("passwd", passwd),
     ("record", record),
     ("resources", resources),
     ("uri", uri),
@@ -66,6 +67,11 @@ pub fn config(bytes: &[u8]) {
         assert_eq!(process.no_new_privileges(), Some(true));
         assert_eq!(process.terminal(), None);
     }
+    if let Some(mut process) = spec.process().clone() {
+        policy::capabilities::complete(&mut process, true);
+        assert!(process.capabilities().is_some());
+    }
+    policy::protect_cgroups(&mut spec, &Default::default());
     join::fuzz(spec, process);
     // The spec of a further process is one of its own.
     let _ = serde_json::from_slice::<Process>(bytes);
@@ -172,6 +178,11 @@ pub fn uri(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         uri::fuzz(text);
     }
+}
+
+/// An image's `/etc/passwd`.
+pub fn passwd(bytes: &[u8]) {
+    home::fuzz(bytes, 0);
 }
 
 /// What we have written down about a container.

@@ -35,9 +35,8 @@ pub(crate) struct RuntimeOptions {
     pub(crate) io_gid: u32,
     /// Another program than runc, which none is executed of here: it has to be empty.
     binary_name: String,
-    /// No container is given a session keyring of its own.
-    #[serde(rename = "NoNewKeyring")]
-    _no_new_keyring: IgnoredAny,
+    /// The container's processes share the session keyring of the shim.
+    pub(crate) no_new_keyring: bool,
     /// Where runc keeps its state; ours is in the bundle.
     #[serde(rename = "Root")]
     _root: IgnoredAny,
@@ -74,6 +73,7 @@ impl RuntimeOptions {
                     no_pivot_root: options.no_pivot_root,
                     io_uid: options.io_uid,
                     io_gid: options.io_gid,
+                    no_new_keyring: options.no_new_keyring,
                     binary_name: options.binary_name,
                     ..Self::default()
                 })

@@ -1,7 +1,11 @@
 //! What a WebAssembly guest is given of its container, decided here once for every engine.
 
+pub(crate) mod capabilities;
 mod environment;
 mod limits;
+
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use oci_spec::runtime::{Mount, Process, Spec};
 
@@ -54,6 +58,14 @@ pub(crate) fn restrict(spec: &mut Spec) {
         );
         kept.splice(0..0, proc);
     }
+    for mount in &mut kept {
+        disable_devices(mount);
+    }
+    let devices = Path::new(DEVICES);
+    if !kept.iter().any(|mount| mount.destination() == devices) {
+        // The image's own could not be used.
+        kept.insert(0, own_devices());
+    }
     spec.set_mounts(Some(kept));
     if let Some(mut linux) = spec.linux().clone() {
         linux.set_masked_paths(masked);
@@ -66,6 +78,65 @@ pub(crate) fn restrict(spec: &mut Spec) {
         // A terminal of the runner is made without `devpts`, outside of libcontainer.
         process.set_terminal(None);
         spec.set_process(Some(process));
+    }
+}
+
+/// Where the device nodes are that every container gets.
+const DEVICES: &str = "/dev";
+
+/// Has the kernel open no device node of a guest's volume. The nodes of `/dev` are not the image's.
+fn disable_devices(mount: &mut Mount) {
+    if mount.destination() == Path::new(DEVICES) {
+        return;
+    }
+    let is_bind = crate::sandbox::entrypoint::is_bind(mount);
+    let options = mount.options().iter().flatten();
+    let kept = options.filter(|option| !["dev", "rdev"].contains(&option.as_str()));
+    let wanted = if is_bind { "rnodev" } else { "nodev" };
+    let options = kept.cloned().chain([wanted.to_owned()]).collect();
+    mount.set_options(Some(options));
+}
+
+/// The `/dev` that containerd gives every container.
+fn own_devices() -> Mount {
+    let options = ["nosuid", "strictatime", "mode=755", "size=65536k"];
+    let mut mount = Mount::default();
+    mount
+        .set_destination(DEVICES.into())
+        .set_typ(Some("tmpfs".to_owned()))
+        .set_source(Some("tmpfs".into()))
+        .set_options(Some(options.map(str::to_owned).to_vec()));
+    mount
+}
+
+/// Has the cgroup v1 hierarchies of a container be read-only if its mount of them is: libcontainer
+/// mounts each of them writable, whatever the options are. `names` are those of their directories.
+pub(crate) fn protect_cgroups(spec: &mut Spec, names: &BTreeSet<String>) {
+    let mounts = spec.mounts().iter().flatten();
+    let read_only = mounts.filter(|mount| {
+        mount.typ().as_deref() == Some("cgroup")
+            && mount
+                .options()
+                .iter()
+                .flatten()
+                .any(|option| option == "ro")
+    });
+    // The last one is bound over all that is mounted below the first.
+    let places: Vec<_> = read_only
+        .flat_map(|mount| {
+            let place = mount.destination().to_string_lossy().into_owned();
+            let below = names
+                .iter()
+                .map(|name| format!("{}/{name}", place.trim_end_matches('/')));
+            let below: Vec<_> = below.collect();
+            [place].into_iter().chain(below)
+        })
+        .collect();
+    if let Some(mut linux) = spec.linux().clone().filter(|_| !places.is_empty()) {
+        let mut paths = linux.readonly_paths().clone().unwrap_or_default();
+        paths.extend(places);
+        linux.set_readonly_paths(Some(paths));
+        spec.set_linux(Some(linux));
     }
 }
 
@@ -169,6 +240,8 @@ mod tests {
             .filter_map(|mount| mount.typ().clone())
             .collect();
         assert_eq!(kinds, ["bind", "tmpfs"]);
+        let options = spec.mounts().as_ref().unwrap()[0].options().clone();
+        assert_eq!(options.unwrap(), ["bind", "ro", "rnodev"]);
         assert!(spec.linux().as_ref().unwrap().masked_paths().is_none());
         assert_eq!(
             spec.process().as_ref().unwrap().no_new_privileges(),
@@ -194,6 +267,48 @@ mod tests {
             linux.masked_paths().as_deref(),
             Some(&["/proc".to_owned()][..])
         );
+    }
+
+    #[test]
+    fn devices_of_images_and_volumes_are_disabled() {
+        let mut spec: Spec = serde_json::from_str(
+            r#"{"ociVersion":"1.0.2","mounts":[
+            {"destination":"/tmp","type":"tmpfs","options":["dev","size=1k"]},
+            {"destination":"/a","options":["rbind","rdev"]}]}"#,
+        )
+        .unwrap();
+        restrict(&mut spec);
+        let mounts = spec.mounts().as_ref().unwrap();
+        assert_eq!(mounts[0].destination(), Path::new("/dev"));
+        let options = |index: usize| mounts[index].options().clone().unwrap();
+        assert!(!options(0).contains(&"nodev".to_owned()));
+        assert_eq!(options(1), ["size=1k", "nodev"]);
+        assert_eq!(options(2), ["rbind", "rnodev"]);
+    }
+
+    #[test]
+    fn cgroups_are_read_only_if_their_mount_is() {
+        let spec = |option: &str| -> Spec {
+            serde_json::from_str(&format!(
+                r#"{{"ociVersion":"1.0.2","linux":{{"readonlyPaths":["/x"]}},"mounts":[
+                {{"destination":"/sys/fs/cgroup","type":"cgroup","options":["{option}"]}}]}}"#
+            ))
+            .unwrap()
+        };
+        let names = ["cpu", "pids"].map(str::to_owned).into();
+        let paths = |option| {
+            let mut spec = spec(option);
+            protect_cgroups(&mut spec, &names);
+            spec.linux()
+                .as_ref()
+                .unwrap()
+                .readonly_paths()
+                .clone()
+                .unwrap()
+        };
+        assert_eq!(paths("rw"), ["/x"]);
+        let below = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/pids"];
+        assert_eq!(paths("ro"), ["/x", "/sys/fs/cgroup", below[0], below[1]]);
     }
 
     #[test]

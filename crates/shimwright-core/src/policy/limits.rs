@@ -231,6 +231,16 @@ impl Limits {
         self.rootfs == Some(Rootfs::None)
     }
 
+    /// Whether the guest may not write to its image.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.rootfs.is_some_and(|rootfs| rootfs < Rootfs::ReadWrite)
+    }
+
+    /// Whether the guest has a network namespace with nothing in it.
+    pub(crate) fn isolates_network(&self) -> bool {
+        self.network == Some(Network::None)
+    }
+
     /// Whether the guest may look names up.
     pub(crate) fn name_lookup(&self) -> bool {
         self.name_lookup != Some(Network::None)
@@ -246,7 +256,7 @@ impl Limits {
     /// Those that an engine has to keep, which it may be unable to.
     pub(crate) fn kept_by_the_engine(&self) -> impl Iterator<Item = Limit> {
         // Without a network there is nothing to be reached.
-        let limits_outbound = self.outbound.is_some() && self.network != Some(Network::None);
+        let limits_outbound = self.outbound.is_some() && !self.isolates_network();
         let all = [
             (self.linear_memory.is_some(), Limit::LinearMemory),
             (self.table_elements.is_some(), Limit::TableElements),
@@ -264,8 +274,8 @@ impl Limits {
     ///
     /// `empty` is a directory to take the image's place if it is hidden.
     pub(crate) fn apply(&self, spec: &mut Spec, empty: &Path) {
-        if let (Some(Rootfs::None | Rootfs::ReadOnly), Some(mut root)) =
-            (self.rootfs, spec.root().clone())
+        if self.is_read_only()
+            && let Some(mut root) = spec.root().clone()
         {
             root.set_readonly(Some(true));
             if self.hides_image() {
@@ -273,7 +283,7 @@ impl Limits {
             }
             spec.set_root(Some(root));
         }
-        if self.network == Some(Network::None) {
+        if self.isolates_network() {
             isolate_network(spec);
         }
         if let Some(mut process) = spec.process().clone() {

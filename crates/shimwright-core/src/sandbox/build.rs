@@ -1,5 +1,6 @@
 //! Creating a container: from a bundle to a first process that waits for `start`.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags};
 
 use super::entrypoint;
 use super::executor::Exec;
+use super::home;
 use super::launcher::{Answer, Reply};
 use super::program::{ContainerKind, Programs};
 use super::spawn::{self, Spawn};
@@ -50,6 +52,8 @@ struct Plan {
     process: Process,
     /// The spec has hooks to run after `start`.
     poststart: bool,
+    /// The mount namespace of the node, if this process is in another one.
+    outside: Option<File>,
 }
 
 impl Job<'_> {
@@ -88,6 +92,7 @@ impl Job<'_> {
             spec,
             process,
             poststart,
+            outside,
         } = self.plan(matches!(stdio, Stdio::Terminal))?;
         let kind = exec.kind();
         let wiring = Wiring::new(stdio, &mut exec, kind, &process, &bundle.private())
@@ -105,6 +110,7 @@ impl Job<'_> {
                 spec,
                 exec,
                 no_pivot,
+                outside,
             }
             .run(&wiring, record)?
         } else {
@@ -142,16 +148,18 @@ impl Job<'_> {
         let mut spec = self.bundle.spec()?;
         require_mount_namespace(&spec)?;
         let root = absolute_root(&mut spec, self.bundle)?;
+        rootfs::refuse_linked_devices(&root)?;
         let mut process = spec
             .process()
             .clone()
             .ok_or_else(|| Error::invalid("config.json has no process"))?;
         check_terminal(&process, is_terminal)?;
+        let mounts = spec.mounts().clone().unwrap_or_default();
+        home::set(&mut process, &root, &mounts)?;
         let poststart = spec
             .hooks()
             .as_ref()
             .is_some_and(|hooks| hooks.poststart().is_some());
-        let mounts = spec.mounts().clone().unwrap_or_default();
         let overlay = self.mounts.iter().find(|mount| mount.type_ == "overlay");
         let programs = Programs {
             host: self.host,
@@ -162,16 +170,28 @@ impl Job<'_> {
             shim_alive: Arc::new(self.shim_alive),
         };
         let exec = programs.find(&root, &mounts, &process, None, &spec)?;
+        let is_guest = exec.kind() == ContainerKind::Wasm;
+        policy::capabilities::complete(&mut process, is_guest);
+        spec.set_process(Some(process.clone()));
+        spawn::separate_keys(self.options)?;
+        let mut outside = None;
         match exec.kind() {
-            // libcontainer sets those of the spec, if it has any, and leaves ours otherwise.
-            ContainerKind::Linux => sys::set_groups(&[]).context("leave the shim's groups")?,
+            ContainerKind::Linux => {
+                policy::protect_cgroups(&mut spec, &self.hierarchies.names());
+                // libcontainer sets those of the spec, if it has any, and leaves ours otherwise.
+                sys::set_groups(&[]).context("leave the shim's groups")?;
+            }
             ContainerKind::Wasm => {
+                rootfs::refuse_kernels_volumes(&mounts)?;
                 policy::restrict(&mut spec);
                 let empty = self.bundle.private().join("root");
                 if exec.limits.hides_image() {
                     make_root(&empty, process.cwd())?;
                 }
                 exec.limits.apply(&mut spec, &empty);
+                if !exec.limits.hides_image() {
+                    outside = rootfs::disable_devices(&root, !self.mounts.is_empty())?;
+                }
                 process = spec.process().clone().unwrap_or(process);
                 sys::set_groups(&policy::take_groups(&mut spec)?).context("set the groups")?;
             }
@@ -181,6 +201,7 @@ impl Job<'_> {
             spec,
             process,
             poststart,
+            outside,
         })
     }
 }
@@ -255,6 +276,10 @@ fn build(
     systemd: bool,
     no_pivot: bool,
 ) -> Result<Pid, Error> {
+    if let Some(process) = spec.process() {
+        // It is inherited, so hooks get it too.
+        spawn::label(process).context("set the SELinux label")?;
+    }
     // The builder reads the spec from a bundle, and this one may have been restricted.
     let shown = bundle.private();
     spec.save(shown.join("config.json"))

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Mount, Process};
@@ -11,6 +11,24 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use crate::artifact::MAGIC;
 use crate::error::{Context, Error};
 use crate::workload::DEFAULT_FUNCTION;
+
+/// File systems that show the kernel's state (`linux/magic.h`): proc, sysfs, cgroup v1 and v2, debugfs,
+/// tracefs, securityfs, bpf, pstore, configfs, efivarfs, binfmt_misc, selinuxfs.
+const KERNEL_FILE_SYSTEMS: [u32; 13] = [
+    0x9fa0,
+    0x6265_6572,
+    0x0027_e0eb,
+    0x6367_7270,
+    0x6462_6720,
+    0x7472_6163,
+    0x7363_6673,
+    0xcafe_4a11,
+    0x6165_676c,
+    0x6265_6570,
+    0xde5e_81e4,
+    0x4249_4e4d,
+    0xf97c_ff8c,
+];
 
 /// The first argument of a process, `path#function`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,8 +112,7 @@ pub(crate) fn find(
         vec![whole, split]
     } {
         for path in entrypoint.candidates(path_variable, process.cwd()) {
-            let (root, inside) = behind_mounts(root, mounts, &path);
-            if let Some(file) = open_in_root(&root, &inside)? {
+            if let Some(file) = open(root, mounts, &path)? {
                 let program = classify(file, path)?;
                 return Ok(Some((entrypoint, program)));
             }
@@ -104,25 +121,36 @@ pub(crate) fn find(
     Ok(None)
 }
 
+/// Opens a regular file of a container for reading; `None` if there is none at that path.
+///
+/// # Errors
+///
+/// It is there and cannot be opened.
+pub(super) fn open(root: &Path, mounts: &[Mount], path: &Path) -> Result<Option<File>, Error> {
+    let (root, inside) = behind_mounts(root, mounts, path);
+    open_in_root(&root, &inside)
+}
+
 /// Where a path of the container is found on the node before its mounts are made: below the
 /// source of the last bind mount that covers it, or below the root.
 fn behind_mounts(root: &Path, mounts: &[Mount], path: &Path) -> (PathBuf, PathBuf) {
     let path = normal(path);
-    let is_bind = |mount: &&Mount| {
-        let has = |name: &str| {
-            mount
-                .options()
-                .iter()
-                .flatten()
-                .any(|option| option == name)
-        };
-        mount.typ().as_deref() == Some("bind") || has("bind") || has("rbind")
-    };
-    let covering = mounts.iter().rev().filter(is_bind).find_map(|mount| {
-        let below = path.strip_prefix(normal(mount.destination())).ok()?;
-        Some((mount.source().clone()?, below.to_owned()))
-    });
+    let covering = mounts
+        .iter()
+        .rev()
+        .filter(|mount| is_bind(mount))
+        .find_map(|mount| {
+            let below = path.strip_prefix(normal(mount.destination())).ok()?;
+            Some((mount.source().clone()?, below.to_owned()))
+        });
     covering.unwrap_or_else(|| (root.to_owned(), path))
+}
+
+/// Whether a mount shows a file or directory of the node.
+pub(crate) fn is_bind(mount: &Mount) -> bool {
+    let mut options = mount.options().iter().flatten();
+    mount.typ().as_deref() == Some("bind")
+        || options.any(|option| option == "bind" || option == "rbind")
 }
 
 /// The path without `.`, and without `..`, which ends at the root.
@@ -155,21 +183,36 @@ fn open_in_root(root: &Path, path: &Path) -> Result<Option<File>, Error> {
         Err(rustix::io::Errno::NOENT) => return Ok(None),
         Err(error) => return Err(error).with_context(cannot_open),
     };
-    let opened: OwnedFd = match rustix::fs::openat2(
+    let found: OwnedFd = match rustix::fs::openat2(
         root,
         path_inside,
-        // A FIFO or a device must not be waited for, nor have side effects.
-        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
+        // Opening a device has side effects, which the container has to be allowed to cause, and
+        // opening a FIFO waits.
+        OFlags::PATH | OFlags::CLOEXEC,
         Mode::empty(),
         ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
     ) {
-        Ok(opened) => opened,
+        Ok(found) => found,
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
         Err(error) => return Err(error).with_context(cannot_open),
     };
-    let file = File::from(opened);
-    let metadata = file.metadata().with_context(cannot_open)?;
-    Ok(metadata.is_file().then_some(file))
+    let kind = rustix::fs::fstat(&found).with_context(cannot_open)?.st_mode;
+    if !rustix::fs::FileType::from_raw_mode(kind).is_file()
+        || is_kernels(&found).with_context(cannot_open)?
+    {
+        return Ok(None);
+    }
+    let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd()));
+    file.map(Some).with_context(cannot_open)
+}
+
+/// Whether a file is on a file system that shows the kernel's own state: reading some of its files
+/// has side effects too, or waits.
+pub(super) fn is_kernels(file: impl AsFd) -> io::Result<bool> {
+    let kind = rustix::fs::fstatfs(file)?.f_type;
+    Ok(KERNEL_FILE_SYSTEMS
+        .iter()
+        .any(|&known| i128::from(kind) == i128::from(known)))
 }
 
 fn classify(mut file: File, path: PathBuf) -> Result<Program, Error> {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use libcontainer::oci_spec::runtime::Spec;
@@ -15,6 +15,7 @@ use libcontainer::workload::{
 };
 use rustix::process::Signal;
 
+use super::launcher;
 use super::program::ContainerKind;
 use crate::error::Error;
 use crate::exit::Status;
@@ -81,9 +82,14 @@ impl Executor for Exec {
         sys::exit_now(status)
     }
 
+    /// Called when the sandbox is finished and the privileges are dropped, before anybody is told. The
+    /// launcher has found and classified the program before the sandbox was built.
     fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
-        // The launcher has found and classified the program before the sandbox was built.
-        Ok(())
+        // Whoever in the container may look into this process, which now waits for `start`, finds no
+        // way to the node: libcontainer keeps a handle on a `/proc` of the launcher's, for one.
+        launcher::leave_the_answer();
+        sys::close_files_but(&self.descriptors())
+            .map_err(|error| ExecutorValidationError::ArgValidationError(error.to_string()))
     }
 
     fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
@@ -101,6 +107,15 @@ impl Exec {
         }
     }
 
+    /// What executing takes.
+    fn descriptors(&self) -> Vec<RawFd> {
+        let Target::Runner { program, inherited } = &self.target else {
+            return Vec::new();
+        };
+        let inherited = inherited.iter().map(|descriptor| descriptor.as_raw_fd());
+        inherited.chain([program.descriptor()]).collect()
+    }
+
     fn run(&self) -> std::io::Error {
         if let Err(error) = self.die_with_the_shim() {
             return error;
@@ -112,6 +127,9 @@ impl Exec {
         }
         match &self.target {
             Target::Runner { program, inherited } => {
+                if let Err(error) = sys::write_no_core() {
+                    return error;
+                }
                 for descriptor in inherited {
                     if let Err(error) = sys::keep_over_exec(descriptor) {
                         return error;

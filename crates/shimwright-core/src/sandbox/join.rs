@@ -17,10 +17,12 @@ use rustix::process::PidfdFlags;
 use rustix::thread::ThreadNameSpaceType;
 
 use super::build::check_terminal;
+use super::home;
 use super::launcher::{Answer, Reply};
 use super::program::{ContainerKind, Programs};
 use super::spawn::{self, Setup};
 use super::terminal::Wiring;
+use super::view::View;
 use crate::bundle::{Bundle, Init};
 use crate::cgroup::Cgroups;
 use crate::engine::BoxError;
@@ -61,10 +63,13 @@ impl Join<'_> {
         let root = self.root().context("look into the container")?;
         // What is mounted in the container is seen through its own root.
         let root_path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
+        let mut process = process.clone();
+        home::set(&mut process, &root_path, &[])?;
         let mut exec = self
             .programs
-            .find(&root_path, &[], process, Some(self.kind), &spec)?;
-        let mut process = process.clone();
+            .find(&root_path, &[], &process, Some(self.kind), &spec)?;
+        let is_guest = exec.kind() == ContainerKind::Wasm;
+        policy::capabilities::complete(&mut process, is_guest);
         exec.limits.apply_to(&mut process);
         let process = &process;
         drop(root);
@@ -73,8 +78,15 @@ impl Join<'_> {
         let wiring = Wiring::new(stdio, &mut exec, self.kind, process, &bundle.private())
             .context("make the streams of the process")?;
 
-        let wanted = namespaces(&spec);
+        let mut wanted = namespaces(&spec);
         adapt(&mut spec, process.clone(), exec.kind());
+        // The container of a guest was made with the walls of guests.
+        let view = (is_guest && self.kind == ContainerKind::Linux)
+            .then(|| View::new(&exec.limits, &spec, process.cwd()));
+        if view.as_ref().is_some_and(View::isolates_network) {
+            wanted -= ThreadNameSpaceType::NETWORK;
+        }
+        spawn::separate_keys(self.programs.options)?;
         sys::set_groups(&policy::take_groups(&mut spec)?).context("set the groups")?;
         let set_up = || -> Result<_, BoxError> {
             let mut args = spawn::set_up_args(spec, exec, &self.notify)?;
@@ -86,12 +98,20 @@ impl Join<'_> {
             self.enter(wanted & for_children())?;
             let setup = Setup::fork(&args, || {
                 self.cgroups.join()?;
+                spawn::label(process)?;
                 spawn::set_limits(process)?;
                 if let Some(profile) = process.apparmor_profile() {
                     // The container may have no `/proc` to do it in.
                     libcontainer::apparmor::apply_profile(profile)?;
                 }
-                Ok(self.enter(wanted - for_children())?)
+                self.enter(wanted - for_children())?;
+                match &view {
+                    Some(view) => view
+                        .enter()
+                        .context("make the guest's view of the container"),
+                    None => Ok(()),
+                }
+                .map_err(Into::into)
             })?;
             let pid = setup.pid();
             let made = setup.ready().and_then(|pid| {

@@ -4,6 +4,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -69,6 +70,17 @@ impl From<Result<Reply, Error>> for Reply {
                 message,
             }
         })
+    }
+}
+
+/// The descriptor on which this process answers, if it is a launcher.
+static ANSWER: AtomicI32 = AtomicI32::new(-1);
+
+/// Closes what a launcher answers on, in a process that it has forked: only the launcher answers.
+pub(super) fn leave_the_answer() {
+    let socket = ANSWER.swap(-1, Ordering::Relaxed);
+    if socket >= 0 {
+        sys::close(socket);
     }
 }
 
@@ -184,10 +196,12 @@ fn child(keep: &[RawFd], socket: OwnedFd, job: impl FnOnce() -> Answer) -> ! {
     // A program that takes the launcher's place may be about to get the first numbers.
     let socket = rustix::io::fcntl_dupfd_cloexec(&socket, FIRST_FREE).unwrap_or(socket);
     let keep: Vec<RawFd> = keep.iter().copied().chain([socket.as_raw_fd()]).collect();
+    ANSWER.store(socket.as_raw_fd(), Ordering::Relaxed);
     // A panic must not unwind into the frames that belong to the shim.
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         sys::reset_signals().context("reset the signals")?;
         sys::close_all_but(&keep).context("close the shim's descriptors")?;
+        sys::hide().context("hide from other processes")?;
         job()
     }));
     let outcome = outcome.unwrap_or_else(|_| {

@@ -186,7 +186,9 @@ impl Programs<'_> {
     ) -> Result<Code, Error> {
         let mut figures = Figures::default();
         let Some(precompiler) = engine.precompiler() else {
-            let artifact = self.read(source)?;
+            // A copy, as a descriptor of the file would be one of the node's mount of it: root in the
+            // container could write through it to a volume that is read-only there.
+            let artifact = cache::frozen(&self.read(source)?).context("read the module")?;
             self.accepted(engine, Artifact::Wasm(open(&artifact)?), limits)?;
             return Ok(Code {
                 artifact,

@@ -34,6 +34,7 @@ use crate::bundle::{Bundle, Record};
 use crate::cgroup::{Cgroups, Hierarchies};
 use crate::engine::BoxError;
 use crate::error::{Context, Error};
+use crate::options::RuntimeOptions;
 use crate::sys::{self, Forked};
 
 /// Devices every container may use, whatever the spec's rules say (OCI runtime spec, "Default
@@ -111,6 +112,8 @@ pub(crate) struct Spawn<'a> {
     pub(crate) spec: Spec,
     pub(crate) exec: Exec,
     pub(crate) no_pivot: bool,
+    /// The mount namespace of the node, if this process is in another one.
+    pub(crate) outside: Option<File>,
 }
 
 impl Spawn<'_> {
@@ -177,11 +180,16 @@ impl Spawn<'_> {
         let outside = enter_wanted_pid_namespace(linux)?;
         let mut setup = Setup::fork(&args, || {
             cgroups.join()?;
+            label(process)?;
             set_limits(process)
         })?;
-        // Entering one is about children only: hooks belong outside.
+        // Hooks belong outside.
+        if let Some(mounts) = &self.outside {
+            enter_namespace(mounts, LinkNameSpaceType::Mount)?;
+            rustix::process::chdir(self.bundle.directory())?;
+        }
         if let Some(outside) = outside {
-            enter_pid_namespace(&outside)?;
+            enter_namespace(&outside, LinkNameSpaceType::ProcessID)?;
         }
         container.set_pid(setup.pid().as_raw_nonzero().get());
         if let Some(hooks) = self.spec.hooks() {
@@ -251,11 +259,33 @@ pub(super) fn connect(
 
 /// What has to be done outside, because the process inherits it.
 pub(super) fn prepare(process: &Process) -> Result<(), BoxError> {
-    // Not writable any more once the process is hidden.
     if let Some(score) = process.oom_score_adj() {
         std::fs::write("/proc/self/oom_score_adj", score.to_string())?;
     }
-    Ok(sys::hide_from_other_users()?)
+    Ok(())
+}
+
+/// Gives the process that is to be made a session keyring of its own, or the keys of one container would
+/// be another's (`session-keyring(7)`).
+pub(super) fn separate_keys(options: &RuntimeOptions) -> Result<(), Error> {
+    if options.no_new_keyring {
+        return Ok(());
+    }
+    sys::new_session_keyring().context("make a session keyring")
+}
+
+/// Has the program that the calling process executes next run under its SELinux label
+/// (`/proc/thread-self/attr/exec`), which libcontainer leaves out. A node without SELinux has refused
+/// the label before.
+///
+/// There is no test of it, as no machine of the project has SELinux.
+pub(super) fn label(process: &Process) -> Result<(), BoxError> {
+    match process.selinux_label().as_deref() {
+        Some(label) if !label.is_empty() => {
+            Ok(std::fs::write("/proc/thread-self/attr/exec", label)?)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Sets the limits of the spec for the calling process.
@@ -353,17 +383,17 @@ fn enter_wanted_pid_namespace(linux: &Linux) -> Result<Option<File>, BoxError> {
     };
     let outside = File::open("/proc/self/ns/pid")?;
     match wanted.path() {
-        Some(path) => enter_pid_namespace(&File::open(path)?)?,
+        Some(path) => enter_namespace(&File::open(path)?, LinkNameSpaceType::ProcessID)?,
         None => sys::unshare(UnshareFlags::NEWPID)?,
     }
     Ok(Some(outside))
 }
 
-fn enter_pid_namespace(namespace: impl AsFd) -> Result<(), BoxError> {
-    let kind = Some(LinkNameSpaceType::ProcessID);
+/// Enters a namespace of this type; one of pids is entered by the children that are forked later.
+fn enter_namespace(namespace: impl AsFd, kind: LinkNameSpaceType) -> Result<(), BoxError> {
     Ok(rustix::thread::move_into_link_name_space(
         namespace.as_fd(),
-        kind,
+        Some(kind),
     )?)
 }
 

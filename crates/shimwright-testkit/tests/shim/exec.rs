@@ -36,28 +36,30 @@ for_each_engine! {
 }
 
 /// A container with several programs, of which one waits.
-struct Container {
-    containerd: Containerd,
+pub(crate) struct Container {
+    pub(crate) containerd: Containerd,
     bundle: Bundle,
-    shim: Shim,
-    pid: u32,
+    pub(crate) shim: Shim,
+    pub(crate) pid: u32,
+    output: Output,
 }
 
 /// A guest that waits.
-fn guest(engine: &str) -> Container {
+pub(crate) fn guest(engine: &str) -> Container {
     let containerd = crate::containerd(engine);
     let bundle = containerd.bundle("a").unwrap().guest(IDLE).unwrap();
     running(containerd, bundle)
 }
 
 /// A Linux program that waits.
-fn program(engine: &str) -> Container {
+pub(crate) fn program(engine: &str) -> Container {
     let containerd = crate::containerd(engine);
     let bundle = linux::bundle(&containerd, "a", "wait");
     running(containerd, bundle)
 }
 
-fn running(containerd: Containerd, bundle: Bundle) -> Container {
+/// A container of this bundle, which waits once it has written `ready`.
+pub(crate) fn running(containerd: Containerd, bundle: Bundle) -> Container {
     let mut bundle = bundle
         .file("/program", &linux::program(&containerd), 0o755)
         .unwrap();
@@ -78,11 +80,12 @@ fn running(containerd: Containerd, bundle: Bundle) -> Container {
         bundle,
         shim,
         pid,
+        output,
     }
 }
 
 /// A process with these arguments.
-fn process(args: &[&str]) -> Value {
+pub(crate) fn process(args: &[&str]) -> Value {
     json!({
         "args": args, "cwd": "/", "env": ["ONLY=this"], "user": { "uid": 0, "gid": 0 },
         "capabilities": {}, "noNewPrivileges": true,
@@ -90,19 +93,32 @@ fn process(args: &[&str]) -> Value {
 }
 
 impl Container {
+    /// The files of its image.
+    pub(crate) fn image(&self) -> &std::path::Path {
+        self.bundle.image()
+    }
+
+    /// What its first process has written so far.
+    pub(crate) fn written(&self) -> String {
+        let found = self
+            .output
+            .find(|bytes, _| Some(String::from_utf8_lossy(bytes).into_owned()));
+        found.unwrap()
+    }
+
     /// A FIFO of the client.
-    fn output(&self, name: &str) -> Output {
+    pub(crate) fn output(&self, name: &str) -> Output {
         Output::new(&self.containerd.directory().join(name)).unwrap()
     }
 
     /// Adds an exec whose output nobody wants.
-    fn add(&self, exec: &str, args: &[&str]) -> Exec {
+    pub(crate) fn add(&self, exec: &str, args: &[&str]) -> Exec {
         let none = Default::default();
         self.shim.add_exec("a", exec, &process(args), none).unwrap()
     }
 
     /// Runs an exec to its end: its exit status and what it wrote.
-    fn run(&self, exec: &str, args: &[&str]) -> (u32, String, String) {
+    pub(crate) fn run(&self, exec: &str, args: &[&str]) -> (u32, String, String) {
         let (stdout, stderr) = (
             self.output(&format!("{exec}.out")),
             self.output(&format!("{exec}.err")),
@@ -119,7 +135,7 @@ impl Container {
     }
 
     /// Ends it, and checks that nothing is left.
-    fn end(&self) {
+    pub(crate) fn end(&self) {
         end(&self.shim, "a");
         finish(&self.containerd, &self.shim);
     }
@@ -171,7 +187,7 @@ fn a_guest_joins_the_container_of_another(engine: &str) {
 fn a_linux_program_joins_the_container_of_a_guest(engine: &str) {
     let container = guest(engine);
     let (status, stdout, _) = container.run("env", &["/program", "env"]);
-    assert_eq!((status, stdout.as_str()), (7, "ONLY=this\n"));
+    assert_eq!((status, stdout.as_str()), (7, "ONLY=this\nHOME=/\n"));
     container.end();
 }
 
@@ -185,7 +201,7 @@ fn a_guest_joins_the_container_of_a_linux_program(engine: &str) {
 fn a_linux_program_joins_another(engine: &str) {
     let container = program(engine);
     let (status, stdout, _) = container.run("env", &["/program", "env"]);
-    assert_eq!((status, stdout.as_str()), (7, "ONLY=this\n"));
+    assert_eq!((status, stdout.as_str()), (7, "ONLY=this\nHOME=/\n"));
     assert_eq!(
         container.run("files", &["/program", "files"]).1,
         "0\n1\n2\n"

@@ -171,7 +171,7 @@ fn arguments_and_environment_are_those_of_the_spec(engine: &str) {
     let output = bundle.stdout().unwrap();
     shim.create(&bundle).unwrap();
     assert_eq!(run(&shim, "a"), 0);
-    assert_eq!(output.text().unwrap(), "ONE=1\nTWO=2 and more\n");
+    assert_eq!(output.text().unwrap(), "ONE=1\nTWO=2 and more\nHOME=/\n");
     shim.delete("a").unwrap();
     finish(&containerd, &shim);
 }

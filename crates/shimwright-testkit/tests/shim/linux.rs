@@ -105,7 +105,7 @@ fn check_output(engine: &str, what: &str, expected: &str) {
 }
 
 fn a_linux_program_sees_only_the_environment_of_the_spec(engine: &str) {
-    check_output(engine, "env", "ONLY=this\nAND=that\n");
+    check_output(engine, "env", "ONLY=this\nAND=that\nHOME=/\n");
 }
 
 fn a_linux_program_has_only_its_streams_open(engine: &str) {
