@@ -20,3 +20,4 @@ pub(crate) mod program;
 pub(crate) mod rootfs;
 pub(crate) mod spawn;
 pub(crate) mod terminal;
+pub(crate) mod update;

@@ -4,6 +4,8 @@
     reason = "the one audited place for calls without a safe wrapper"
 )]
 
+mod bpf;
+
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
@@ -13,6 +15,10 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{MemfdFlags, SealFlags};
+
+pub(crate) use bpf::{
+    Instruction, attach_device_program, detach_device_program, device_programs, load_device_program,
+};
 
 /// Bytes that are either owned or a read-only private mapping of a file.
 #[derive(Debug)]
