@@ -46,7 +46,7 @@ const OWNERS: [Owner; 3] = [
     Owner {
         word: "unsafe {",
         below: "crates/shimwright-core/src",
-        owners: &["sys.rs"],
+        owners: &["sys.rs", "sys/"],
     },
 ];
 

@@ -4,6 +4,7 @@
 //! container's first process, so that cleaning up depends neither on how the path was spelled in
 //! the spec (`cgroupsPath`, also systemd's `slice:prefix:name`) nor on a library's state file.
 
+pub(crate) mod devices;
 pub(crate) mod freezer;
 pub(crate) mod limits;
 mod notice;
@@ -35,6 +36,9 @@ const CONTROLLERS: [&str; 12] = [
     "perf_event",
     "pids",
 ];
+
+/// The version 2 controllers that limits of the spec are kept to with.
+const UNIFIED_CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
 
 /// The mounted hierarchies of this machine: controller name to mount point.
 #[derive(Clone, Debug, Default)]
@@ -201,6 +205,28 @@ impl Hierarchies {
             (cgroups.controller("cpuset"), self.mounts.get("cpuset"))
         {
             inherit_cpuset(directory, top)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a group of the version 2 hierarchy and those above it, which get the controllers of
+    /// the machine as far as they can have them, as libcgroups does for a group it makes itself.
+    pub(crate) fn make_unified(&self, directory: &Path) -> io::Result<()> {
+        let (_, top) = self.mounts.get(UNIFIED).ok_or(io::ErrorKind::NotFound)?;
+        let below = directory.strip_prefix(top).map_err(io::Error::other)?;
+        let controllers = std::fs::read_to_string(top.join("cgroup.controllers"))?;
+        let controllers: Vec<_> = controllers
+            .split_whitespace()
+            .filter(|name| UNIFIED_CONTROLLERS.contains(name))
+            .collect();
+        let mut current = top.clone();
+        for part in below.components() {
+            enable_below(&current, &controllers);
+            current.push(part);
+            match std::fs::create_dir(&current) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -422,6 +448,19 @@ fn inherit_cpuset(directory: &Path, top: &Path) -> io::Result<()> {
         std::fs::write(directory.join(file), std::fs::read(parent.join(file))?)?;
     }
     Ok(())
+}
+
+/// Lets the groups below one have controllers. One that cannot be had fails the limit that needs it.
+fn enable_below(directory: &Path, controllers: &[&str]) {
+    let file = directory.join("cgroup.subtree_control");
+    let enabled = std::fs::read_to_string(&file).unwrap_or_default();
+    for name in controllers {
+        if enabled.split_whitespace().all(|enabled| enabled != *name)
+            && let Err(error) = write(&file, &format!("+{name}"))
+        {
+            tracing::debug!(%error, name, group = %directory.display(), "no such controller");
+        }
+    }
 }
 
 fn collect_processes(directory: &Path, found: &mut Vec<Pid>) -> io::Result<()> {

@@ -46,6 +46,9 @@ pub fn config(bytes: &[u8]) {
     let group = bundle::group(spec.annotations().as_ref(), "id");
     assert!(!group.is_empty());
     spawn::fuzz(&spec);
+    let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+    let devices = resources.and_then(|resources| resources.devices().as_deref());
+    cgroup::devices::fuzz(devices.unwrap_or_default(), &spec);
     let process = spec.process().clone().unwrap_or_default();
     entrypoint::fuzz(spec.mounts().as_deref().unwrap_or_default(), &process);
     if let Ok(limits) = Limits::default().narrow_for(&spec) {
@@ -199,6 +202,8 @@ pub fn bootstrap(bytes: &[u8]) {
 pub fn resources(bytes: &[u8]) {
     if let Ok(resources) = serde_json::from_slice::<LinuxResources>(bytes) {
         cgroup::limits::fuzz(&resources);
+        let devices = resources.devices().as_deref().unwrap_or_default();
+        cgroup::devices::fuzz(devices, &Spec::default());
     }
 }
 

@@ -22,3 +22,4 @@ pub(crate) mod rootfs;
 pub(crate) mod spawn;
 pub(crate) mod terminal;
 mod view;
+pub(crate) mod update;

@@ -5,6 +5,7 @@
 )]
 
 pub(crate) mod mount;
+mod bpf;
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -15,6 +16,10 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{MemfdFlags, SealFlags};
+
+pub(crate) use bpf::{
+    Instruction, attach_device_program, detach_device_program, device_programs, load_device_program,
+};
 
 /// Bytes that are either owned or a read-only private mapping of a file.
 #[derive(Debug)]

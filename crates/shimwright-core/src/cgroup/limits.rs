@@ -24,7 +24,7 @@ const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 ///
 /// `Invalid` with the name of the file, the value and the kernel's reason. The limits are then as
 /// they were; if one could not be restored, the error says so.
-pub(crate) fn update(cgroups: &Cgroups, resources: &LinuxResources) -> Result<(), Error> {
+pub(crate) fn update(cgroups: &Cgroups, resources: &LinuxResources) -> Result<Applied, Error> {
     if resources.block_io().is_some() || resources.network().is_some() || resources.rdma().is_some()
     {
         tracing::debug!("an update leaves limits of block devices, network and RDMA as they are");
@@ -34,6 +34,26 @@ pub(crate) fn update(cgroups: &Cgroups, resources: &LinuxResources) -> Result<()
         None => legacy(cgroups, resources)?,
     };
     apply(&plan)
+}
+
+/// Limits that were changed, with what they were before.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Applied(Vec<Write>);
+
+impl Applied {
+    /// Takes them back, and adds to what went wrong meanwhile which of them cannot be.
+    pub(crate) fn take_back(self, error: Error) -> Error {
+        let changed = kept(&restore(self.0));
+        match error {
+            Error::Invalid { what } => Error::invalid(what + &changed),
+            Error::Failed { action, source } => Error::Failed {
+                action: action + &changed,
+                source,
+            },
+            other => other,
+        }
+    }
 }
 
 /// One value for one file.
@@ -57,7 +77,7 @@ impl Write {
     }
 }
 
-fn apply(plan: &[Write]) -> Result<(), Error> {
+fn apply(plan: &[Write]) -> Result<Applied, Error> {
     let mut before = Vec::new();
     for step in plan {
         let old = std::fs::read_to_string(&step.file);
@@ -73,7 +93,7 @@ fn apply(plan: &[Write]) -> Result<(), Error> {
             Err(error) => return Err(refusal(step, error, &restore(before))),
         }
     }
-    Ok(())
+    Ok(Applied(before))
 }
 
 /// Takes changes back, the last one first. Returns the names of the files that stay changed.
@@ -85,13 +105,18 @@ fn restore(before: Vec<Write>) -> Vec<String> {
     changed.map(|old| old.name()).collect()
 }
 
-fn refusal(step: &Write, error: io::Error, changed: &[String]) -> Error {
-    let (name, value) = (step.name(), &step.value);
-    let kept = if changed.is_empty() {
+/// Says which files stay changed.
+fn kept(changed: &[String]) -> String {
+    if changed.is_empty() {
         String::new()
     } else {
         format!(" (and these stay changed: {})", changed.join(", "))
-    };
+    }
+}
+
+fn refusal(step: &Write, error: io::Error, changed: &[String]) -> Error {
+    let (name, value) = (step.name(), &step.value);
+    let kept = kept(changed);
     // What a value can be blamed for; `cpuset` alone has four reasons.
     let is_values_fault = matches!(
         error.raw_os_error(),
@@ -586,8 +611,11 @@ mod tests {
             (content("pids.max"), content("cpu.max")),
             ("max".to_owned(), "max 100000".to_owned())
         );
-        update(&cgroups, &resources(r#"{"pids":{"limit":7}}"#)).unwrap();
+        let applied = update(&cgroups, &resources(r#"{"pids":{"limit":7}}"#)).unwrap();
         assert_eq!(content("pids.max"), "7");
+        let error = applied.take_back(Error::invalid("later"));
+        assert_eq!(error.to_string(), "later");
+        assert_eq!(content("pids.max"), "max");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::spawn::{self, Spawn};
 use super::terminal::Wiring;
 use super::{cleanup, rootfs};
 use crate::bundle::{Bundle, Init, Record};
-use crate::cgroup::Hierarchies;
+use crate::cgroup::{Hierarchies, devices};
 use crate::content::Store;
 use crate::error::{Context, Error};
 use crate::host::Host;
@@ -102,6 +102,7 @@ impl Job<'_> {
             .figures
             .clone()
             .map(|figures| (engine.to_owned(), figures));
+        let mut guard = None;
         let pid = if !systemd && spawn::can(&spec, hierarchies) {
             Spawn {
                 id,
@@ -114,6 +115,7 @@ impl Job<'_> {
             }
             .run(&wiring, record)?
         } else {
+            let guard = guard.insert(devices::Guard::of_spec(&spec)?);
             if let Some(path) = cgroups_path(&spec).filter(|_| !systemd) {
                 let planned = hierarchies.whether_there_or_not(path);
                 let planned = planned.context("find the control groups")?;
@@ -121,6 +123,7 @@ impl Job<'_> {
                 planned.can_be().context("make the control groups")?;
                 record.cgroups = planned;
                 bundle.write_record(record)?;
+                guard.prepare(hierarchies, &record.cgroups)?;
             }
             let pid = build(id, bundle, &spec, exec, &wiring, systemd, no_pivot)?;
             // It is our child, so the pid cannot have been given to another process yet.
@@ -132,6 +135,9 @@ impl Job<'_> {
         let init = Init::of(pid).context("inspect the first process")?;
         record.init = Some(init);
         bundle.write_record(record)?;
+        if let Some(guard) = guard {
+            guard.check(&record.cgroups)?;
+        }
         let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())
             .context("open the first process")?;
         let master = wiring.master().context("set up the container's terminal")?;
@@ -282,6 +288,8 @@ fn build(
     }
     // The builder reads the spec from a bundle, and this one may have been restricted.
     let shown = bundle.private();
+    let mut spec = spec.clone();
+    without_device_rules(&mut spec);
     spec.save(shown.join("config.json"))
         .context("write the restricted config.json")?;
     let mut builder = ContainerBuilder::new(id.to_owned(), SyscallType::Linux)
@@ -307,6 +315,14 @@ fn build(
         .context("build the sandbox")?;
     let pid = container.pid().and_then(|pid| Pid::from_raw(pid.as_raw()));
     pid.ok_or_else(|| Error::invalid("the sandbox has no process"))
+}
+
+/// Takes out what `devices` keeps to; libcgroups cannot write numbers that stand for any.
+fn without_device_rules(spec: &mut Spec) {
+    let linux = spec.linux_mut().as_mut();
+    if let Some(resources) = linux.and_then(|linux| linux.resources_mut().as_mut()) {
+        resources.set_devices(None);
+    }
 }
 
 /// Makes a root with nothing in it but the working directory; mounts get their places when they

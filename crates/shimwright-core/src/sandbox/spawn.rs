@@ -31,27 +31,11 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 use super::executor::Exec;
 use super::terminal::Wiring;
 use crate::bundle::{Bundle, Record};
-use crate::cgroup::{Cgroups, Hierarchies};
+use crate::cgroup::{Cgroups, Hierarchies, devices};
 use crate::engine::BoxError;
 use crate::error::{Context, Error};
 use crate::options::RuntimeOptions;
 use crate::sys::{self, Forked};
-
-/// Devices every container may use, whatever the spec's rules say (OCI runtime spec, "Default
-/// Devices"), and the making of device files, which needs the capability anyway.
-const DEVICES: [&str; 11] = [
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:1 rwm",
-    "c 5:2 rwm",
-    "c 136:* rwm",
-];
 
 /// Whether this module can build the sandbox of a spec; otherwise libcontainer's builder must.
 ///
@@ -130,6 +114,7 @@ impl Spawn<'_> {
             }
         };
         let path = cgroups_path(linux).ok_or_else(|| Error::invalid("no path of cgroups"))?;
+        let rules = devices::Rules::of_spec(&self.spec)?;
         record.cgroups = self.hierarchies.planned(path);
         self.bundle.write_record(record)?;
         self.hierarchies
@@ -138,6 +123,8 @@ impl Spawn<'_> {
         if let Some(resources) = linux.resources() {
             limit(resources, path, &record.cgroups)?;
         }
+        // After the limits: libcgroups allows devices of its own choice.
+        devices::enforce(&record.cgroups, &rules)?;
         self.build(&record.cgroups, linux, process, wiring)
             .context("build the sandbox")
     }
@@ -397,13 +384,10 @@ fn enter_namespace(namespace: impl AsFd, kind: LinkNameSpaceType) -> Result<(), 
     )?)
 }
 
-/// Applies the resource limits of a spec.
+/// Applies the resource limits of a spec, but for its device rules.
 fn limit(resources: &LinuxResources, path: &Path, cgroups: &Cgroups) -> Result<(), Error> {
     let mut rest = resources.clone();
-    if let Some(devices) = cgroups.controller("devices") {
-        limit_devices(resources, devices).context("limit the container's devices")?;
-        rest.set_devices(None);
-    }
+    rest.set_devices(None);
     // The weight that containerd gives every container is not worth a search for controllers.
     if let (Some(directory), Some(mut cpu)) = (cgroups.controller("cpu"), rest.cpu().clone()) {
         if let Some(shares) = cpu.shares() {
@@ -418,7 +402,7 @@ fn limit(resources: &LinuxResources, path: &Path, cgroups: &Cgroups) -> Result<(
     }
     let manager = libcgroups::v1::Manager::new(path).context("find the controllers")?;
     let options = ControllerOpt {
-        resources,
+        resources: &rest,
         disable_oom_killer: false,
         oom_score_adj: None,
         freezer_state: None,
@@ -433,20 +417,6 @@ fn none() -> LinuxResources {
     let mut none = LinuxResources::default();
     none.set_devices(None);
     none
-}
-
-fn limit_devices(resources: &LinuxResources, directory: &Path) -> std::io::Result<()> {
-    for rule in resources.devices().iter().flatten() {
-        let file = if rule.allow() {
-            "devices.allow"
-        } else {
-            "devices.deny"
-        };
-        std::fs::write(directory.join(file), rule.to_string())?;
-    }
-    DEVICES
-        .iter()
-        .try_for_each(|rule| std::fs::write(directory.join("devices.allow"), rule))
 }
 
 /// Says whether this module can build the sandbox of a spec, see [`crate::fuzzing`].

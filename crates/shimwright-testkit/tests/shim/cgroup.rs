@@ -167,7 +167,10 @@ fn metrics(shim: &Shim) -> Used {
     }
 }
 
-fn update(shim: &Shim, resources: &Value) -> shimwright_testkit::protos::ttrpc::Result<()> {
+pub(crate) fn update(
+    shim: &Shim,
+    resources: &Value,
+) -> shimwright_testkit::protos::ttrpc::Result<()> {
     let kind = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
     let request = UpdateTaskRequest {
         id: "a".into(),
@@ -282,7 +285,7 @@ fn check_limits(containerd: &Containerd, shim: &Shim, mebibytes: u64) {
         "memory": { "limit": bytes, "swap": 2 * bytes, "reservation": bytes / 2 },
         "cpu": { "shares": 2, "quota": 30_000, "period": 60_000, "cpus": "0", "mems": "0" },
         "pids": { "limit": 77 },
-        // The whole spec comes along: what cannot be changed is left alone.
+        // The whole spec comes along. What device rules do is in `attack::devices`.
         "devices": [{ "allow": false, "access": "rwm" }],
     });
     update(shim, &resources).unwrap();

@@ -11,8 +11,8 @@ use oci_spec::runtime::LinuxResources;
 
 use super::{Task, Tasks};
 use crate::cgroup::freezer::Freezer;
-use crate::cgroup::limits;
 use crate::error::{Context, Error};
+use crate::sandbox::update;
 use crate::task::State;
 
 /// How long a container may take to freeze. A client has no deadline of its own here, and most
@@ -110,7 +110,7 @@ impl Task {
     async fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
         self.state().updatable()?;
         let cgroups = self.cgroups();
-        let launcher = self.launch(|| limits::update(&cgroups, resources))?;
+        let launcher = self.launch(|| update::update(&self.bundle, &cgroups, resources))?;
         launcher.reply().await.map(drop)
     }
 
