@@ -231,6 +231,11 @@ impl Limits {
         self.rootfs == Some(Rootfs::None)
     }
 
+    /// Whether the guest has a network.
+    pub(crate) fn has_network(&self) -> bool {
+        self.network != Some(Network::None)
+    }
+
     /// Whether the guest may look names up.
     pub(crate) fn name_lookup(&self) -> bool {
         self.name_lookup != Some(Network::None)
