@@ -151,7 +151,7 @@ impl<S> Bounded<S> {
 /// Whether the server answers a message, and with one of its own: it has no call with streams.
 fn is_answered(header: &MessageHeader) -> bool {
     let is_call = matches!(header.type_, MESSAGE_TYPE_REQUEST | MESSAGE_TYPE_DATA);
-    is_call || header.stream_id % 2 == 0
+    is_call || header.stream_id.is_multiple_of(2)
 }
 
 /// A message in the place of one that is refused.
