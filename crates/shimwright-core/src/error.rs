@@ -1,5 +1,7 @@
 //! Why an operation on a task failed, and what containerd is told.
 
+use std::borrow::Cow;
+
 use crate::engine::{BoxError, Refusal};
 
 /// The kinds of failure a client can tell apart: the status codes of gRPC that containerd
@@ -76,8 +78,40 @@ impl Error {
     }
 }
 
-/// The message of an error and of all its causes, joined by `: `.
+/// Text of an image, a spec or a guest as it may be shown: control characters and those that change
+/// the direction of text are escaped, so that nobody's name moves the cursor of a terminal or looks
+/// like a line of its own. Everything else stays as it is.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    // Unicode Standard Annex 9, table 4, and the two separators, which some take for new lines.
+    let is_unsafe = |c: char| {
+        c.is_control()
+            || matches!(
+                c,
+                '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            )
+            || matches!(c, '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unsafe(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// The message of an error and of all its causes, joined by `: `, as it may be shown.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    printable(&lines(error)).into_owned()
+}
+
+/// The same as it is, for whoever makes something else of its lines before it is shown.
+pub(crate) fn lines(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -129,6 +163,25 @@ mod tests {
             chain(&error),
             "cannot open /nowhere: No such file or directory (os error 2)"
         );
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_escaped_and_text_stays_readable() {
+        for text in ["", "größe/größe.wasm", "日本語 'a\\b'", "👩‍💻"] {
+            assert!(matches!(printable(text), Cow::Borrowed(same) if same == text));
+        }
+        let cases = [
+            ("\x1b]0;title\x07", "\\u{1b}]0;title\\u{7}"),
+            ("a\r\nlevel=info\tb", "a\\r\\nlevel=info\\tb"),
+            ("\u{9b}31m\u{7f}", "\\u{9b}31m\\u{7f}"),
+            ("gpj.\u{202e}exe\u{2066}", "gpj.\\u{202e}exe\\u{2066}"),
+        ];
+        for (text, shown) in cases {
+            assert_eq!(printable(text), shown);
+            // What was escaped in another process is not escaped again.
+            assert_eq!(printable(shown), shown);
+        }
+        assert_eq!(chain(&Error::invalid("/a\nb")), "/a\\nb");
     }
 
     #[test]

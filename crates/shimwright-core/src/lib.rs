@@ -70,6 +70,6 @@ pub use exit::Status;
 pub use linear_memory::{LinearMemory, LinearMemoryExceeded};
 pub use outbound::{NotADestination, Outbound};
 pub use shim::Shim;
-pub use syscalls::restrict_system_calls;
+pub use syscalls::{forbid_new_code, restrict_system_calls};
 pub use table_elements::{TableElements, TableElementsExceeded};
 pub use workload::{DEFAULT_FUNCTION, Preopen, Workload};

@@ -16,6 +16,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, filter};
 
+use crate::error::printable;
+
 /// Where the lines go.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -110,8 +112,12 @@ impl Fifo {
 
 impl Write for Fifo {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // One event is one line, whatever names are in it.
+        let text = String::from_utf8_lossy(line);
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let shown = format!("{}\n", printable(text));
         // A line of up to 4096 bytes is written whole or not at all (`pipe(7)`, PIPE_BUF).
-        let _ = rustix::io::write(&*self.lock(), line);
+        let _ = rustix::io::write(&*self.lock(), shown.as_bytes());
         Ok(line.len())
     }
 
@@ -157,9 +163,20 @@ mod tests {
         assert!(log.is_of(first.path()));
         log.move_to(second.path());
         assert!(log.is_of(second.path()) && log.descriptor() == descriptor);
-        log.fifo.clone().write_all(b"line").unwrap();
-        let mut line = [0; 4];
+        log.fifo.clone().write_all(b"line\n").unwrap();
+        let mut line = [0; 5];
         rustix::io::read(open_fifo(second.path()).unwrap(), &mut line).unwrap();
-        assert_eq!(&line, b"line");
+        assert_eq!(&line, b"line\n");
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_is_in_it() {
+        let bundle = bundle();
+        let mut fifo = log(bundle.path()).fifo;
+        fifo.write_all(b"path=a\nlevel=info msg=\x1b[2J\n").unwrap();
+        let mut line = [0; 64];
+        let length = rustix::io::read(open_fifo(bundle.path()).unwrap(), &mut line).unwrap();
+        let expected: &[u8] = b"path=a\\nlevel=info msg=\\u{1b}[2J\n";
+        assert_eq!(&line[..length], expected);
     }
 }

@@ -25,6 +25,8 @@ pub(crate) const SERVER: &str = "SHIMWRIGHT_SERVER";
 pub(crate) const SHARED: &str = "SHIMWRIGHT_SHARED";
 /// Set, to nothing, for a [fetcher](crate::content).
 pub(crate) const FETCHER: &str = "SHIMWRIGHT_FETCHER";
+/// Set to the number of streams of a [copier](crate::stdio::copier).
+pub(crate) const COPIER: &str = "SHIMWRIGHT_COPIER";
 /// Set, for a runner with [shared libraries](crate::linked), to the descriptor of the working
 /// directory that it is to have.
 pub(crate) const WORKING_DIRECTORY: &str = "SHIMWRIGHT_WORKING_DIRECTORY";

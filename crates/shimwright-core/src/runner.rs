@@ -5,8 +5,9 @@
 
 use std::fs::File;
 use std::io::{Seek, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::{Artifact, Kind, Precompiled, Wasm};
@@ -15,11 +16,13 @@ use crate::error::{self, Context, Error};
 use crate::exit::Status;
 use crate::host::Host;
 use crate::outbound::Outbound;
+use crate::sys::landlock::{self, Ruleset, files};
 use crate::workload::{Preopen, Workload};
 use crate::{idle, linked, sys, syscalls};
 
-/// What a runner is told: everything it needs for one run.
-#[derive(Debug, Serialize, Deserialize)]
+/// What a runner is told: everything it needs for one run. It cannot be shown: a guest's arguments
+/// and variables may be secrets.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Orders {
     pub(crate) function: String,
     pub(crate) args: Vec<String>,
@@ -31,6 +34,8 @@ pub(crate) struct Orders {
     pub(crate) precompiled: Option<PrecompiledKind>,
     /// How many seconds the guest may run.
     pub(crate) time_limit: Option<u32>,
+    /// Whether it has a network.
+    pub(crate) network: bool,
     /// What its engine holds it to.
     pub(crate) limits: EngineLimits,
     /// The engine's options.
@@ -106,7 +111,7 @@ pub(crate) fn main(host: &Host, descriptor: RawFd) -> Status {
     let (status, reason) = match outcome {
         Ok(Exit::Code(code)) => return Status::from_code(code),
         Ok(Exit::Trap(reason)) => (Status::TRAPPED, reason),
-        Err(error) => (Status::ENGINE_FAILED, error::chain(&*error)),
+        Err(error) => (Status::ENGINE_FAILED, error::lines(&*error)),
     };
     // The container's own log is where its user looks. One line, whatever the engine wrote.
     let reason: Vec<&str> = reason
@@ -114,7 +119,9 @@ pub(crate) fn main(host: &Host, descriptor: RawFd) -> Status {
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
-    let _ = writeln!(std::io::stderr(), "{}: {}", host.name, reason.join("; "));
+    let reason = reason.join("; ");
+    let reason = error::printable(&reason);
+    let _ = writeln!(std::io::stderr(), "{}: {reason}", host.name);
     status
 }
 
@@ -144,7 +151,71 @@ fn run(host: &Host, orders: Orders) -> Result<Exit, BoxError> {
         engine.load()?;
         linked::leave()?;
     }
+    confine(orders.network).context("confine the engine with Landlock")?;
     syscalls::restrict_system_calls().context("filter the engine's system calls")?;
     idle::release_memory_once_settled();
     engine.run(&workload)
+}
+
+/// Gives up, with Landlock and for good, what no engine needs: executing files, devices, mounts,
+/// signals to other processes and their abstract sockets, and TCP where the guest has no network.
+///
+/// It is one more wall around a guest that has broken out, which the kernel keeps at other places
+/// than the sandbox and the filter of system calls. It is about this thread and those it starts, so
+/// it comes before there are any. A kernel without Landlock gives up nothing.
+fn confine(network: bool) -> Result<(), BoxError> {
+    // `linux/landlock.h`
+    const MAKE_CHAR: u64 = 1 << 6;
+    const MAKE_BLOCK: u64 = 1 << 11;
+    const IOCTL_DEV: u64 = 1 << 15;
+    rustix::thread::set_no_new_privs(true)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, Mode::empty())?;
+    let kept = files::ALL & !(files::EXECUTE | MAKE_CHAR | MAKE_BLOCK | IOCTL_DEV);
+    landlock::restrict(&Ruleset {
+        network: if network { 0 } else { landlock::TCP },
+        kept: &[(root.as_fd(), kept)],
+        ..Ruleset::NOTHING
+    })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+
+    fn is_denied<T>(outcome: std::io::Result<T>) -> bool {
+        outcome.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    }
+
+    #[test]
+    fn a_confined_thread_uses_files_and_nothing_else_of_the_node() {
+        use std::os::linux::net::SocketAddrExt;
+        let name = format!("shimwright-{}", std::process::id());
+        let name = SocketAddr::from_abstract_name(name).unwrap();
+        let _outside = UnixListener::bind_addr(&name).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let confined = move || {
+            confine(false).unwrap();
+            std::fs::write(&path, "text").unwrap();
+            std::fs::rename(&path, path.with_extension("b")).unwrap();
+            let version = landlock::version();
+            let denied = [
+                (
+                    1,
+                    is_denied(std::process::Command::new("/bin/true").status()),
+                ),
+                (4, is_denied(std::net::TcpStream::connect("127.0.0.1:9"))),
+                (4, is_denied(std::net::TcpListener::bind("127.0.0.1:0"))),
+                (6, is_denied(UnixStream::connect_addr(&name))),
+            ];
+            // What an older kernel does not know is not restricted.
+            for (index, (since, denied)) in denied.into_iter().enumerate() {
+                assert_eq!(denied, version >= since, "{index}");
+            }
+        };
+        std::thread::spawn(confined).join().unwrap();
+    }
 }

@@ -21,5 +21,5 @@ pub(crate) mod program;
 pub(crate) mod rootfs;
 pub(crate) mod spawn;
 pub(crate) mod terminal;
-mod view;
 pub(crate) mod update;
+mod view;

@@ -46,6 +46,11 @@ impl Service {
         self.tasks.is_empty()
     }
 
+    /// How many tasks there are.
+    pub(crate) fn tasks(&self) -> usize {
+        self.tasks.count()
+    }
+
     /// Waits until there is no task and containerd asks the shim to end.
     pub(crate) async fn shut_down(&self) {
         self.shutdown.notified().await;

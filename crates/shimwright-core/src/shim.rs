@@ -1,6 +1,7 @@
 //! What a shim binary's `main` calls.
 
 pub(crate) mod bootstrap;
+mod connection;
 mod delete;
 pub(crate) mod departure;
 mod info;
@@ -18,6 +19,7 @@ use crate::engine::{BoxError, Engine, Options};
 use crate::error::{self, Error};
 use crate::host::Host;
 use crate::linked::Libraries;
+use crate::stdio::copier;
 use crate::{compiler, content, figures, role, runner, sys};
 
 /// Where containerd keeps its bundles unless its configuration names another state directory.
@@ -88,6 +90,9 @@ impl Shim {
         }
         if std::env::var_os(role::FETCHER).is_some() {
             return content::main(std::env::args().skip(1));
+        }
+        if let Some(streams) = descriptor(role::COPIER) {
+            return copier::main(usize::try_from(streams).unwrap_or_default());
         }
         match self.command() {
             Ok(()) => ExitCode::SUCCESS,

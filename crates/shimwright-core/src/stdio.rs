@@ -7,16 +7,20 @@
 //!   restarted, breaks no pipe, and what was written last can still be read;
 //! - a write end of the input until `CloseIO`, so that the guest does not see its end early.
 //!
+//! A file or a device of the node is never handed to a container: it has a pipe, and a
+//! [copier](copier) carries the bytes.
+//!
 //! No call here waits for the other side.
 
+pub(crate) mod copier;
 mod logger;
+mod null;
 pub(crate) mod terminal;
 pub(crate) mod uri;
 
-use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::inotify::WatchFlags;
@@ -24,6 +28,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Context, Error};
 use crate::sys;
+use copier::Copy;
 pub(crate) use logger::{Logger, Pending};
 use uri::Place;
 
@@ -64,7 +69,9 @@ pub(crate) struct Held {
     outputs: Vec<OwnedFd>,
     /// Output FIFOs that no client had open yet at `create`.
     unseen: Vec<Unseen>,
-    /// What is to read the outputs, until it is started.
+    /// Streams that are files of the node, until their copier is started.
+    copies: Vec<Copy>,
+    /// The program that is to read the outputs, until it is started.
     pending: Option<Pending>,
 }
 
@@ -86,7 +93,7 @@ pub(crate) fn open(stdin: &str, stdout: &str, stderr: &str) -> Result<(Streams, 
     let mut held = Held::default();
     let stdin = held.input(stdin)?;
     let outputs = (Place::parse(stdout)?, Place::parse(stderr)?);
-    let (stdout, stderr) = if stdout == stderr && !matches!(outputs.0, Place::Logger(_)) {
+    let (stdout, stderr) = if outputs.0 == outputs.1 && !matches!(outputs.0, Place::Logger(_)) {
         let first = held.output(outputs.0)?;
         let second = first.try_clone().context("duplicate the standard output")?;
         (first, second)
@@ -129,14 +136,16 @@ impl Held {
         Waiting(std::mem::take(&mut self.unseen))
     }
 
-    /// The logger that has to be started before the guest is, if the outputs are for one.
-    pub(crate) fn take_pending(&mut self) -> Option<Pending> {
-        self.pending.take()
+    /// What has to be started before the guest is.
+    pub(crate) fn take_pending(&mut self) -> Vec<Pending> {
+        let copies = std::mem::take(&mut self.copies);
+        let copier = (!copies.is_empty()).then_some(Pending::Copier(copies));
+        copier.into_iter().chain(self.pending.take()).collect()
     }
 
     fn input(&mut self, name: &str) -> Result<OwnedFd, Error> {
         let path = match Place::parse(name)? {
-            Place::Null => return null(),
+            Place::Null => return null::open(),
             Place::Path(path) => path,
             Place::File(_) | Place::Logger(_) => {
                 return Err(Error::invalid(format!(
@@ -144,14 +153,17 @@ impl Held {
                 )));
             }
         };
+        if !is_fifo(&path) {
+            let (copy, reader) = Copy::input(path)?;
+            self.copies.push(copy);
+            return Ok(reader);
+        }
         let cannot_open = || format!("open the standard input {}", path.display());
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let reader = rustix::fs::open(&path, flags, Mode::empty()).with_context(cannot_open)?;
-        if is_fifo(&path) {
-            let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let writer = rustix::fs::open(&path, flags, Mode::empty()).with_context(cannot_open)?;
-            self.stdin = Some(writer);
-        }
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let writer = rustix::fs::open(&path, flags, Mode::empty()).with_context(cannot_open)?;
+        self.stdin = Some(writer);
         wait_on_io(&reader).with_context(cannot_open)?;
         Ok(reader)
     }
@@ -177,7 +189,7 @@ impl Held {
         };
         let (first, stdout) = open(places.0)?;
         let (second, stderr) = open(places.1)?;
-        self.pending = Some(Pending {
+        self.pending = Some(Pending::Logger {
             program,
             outputs: [first, second],
         });
@@ -186,22 +198,13 @@ impl Held {
 
     fn output(&mut self, place: Place) -> Result<OwnedFd, Error> {
         let path = match place {
-            Place::Null => return null(),
-            Place::Path(path) => path,
-            Place::File(path) => {
-                return append(&path)
-                    .with_context(|| format!("open the output file {}", path.display()));
-            }
+            Place::Null => return null::open(),
+            Place::Path(path) if is_fifo(&path) => path,
+            Place::Path(path) => return self.copied(path, false),
+            Place::File(path) => return self.copied(path, true),
             Place::Logger(_) => return Err(Error::invalid("a logger is no file")),
         };
         let cannot_open = || format!("open the output {}", path.display());
-        if !is_fifo(&path) {
-            let file = OpenOptions::new()
-                .append(true)
-                .open(&path)
-                .with_context(cannot_open)?;
-            return Ok(file.into());
-        }
         let write = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let read = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let found = rustix::fs::open(&path, write, Mode::empty());
@@ -226,6 +229,13 @@ impl Held {
             Err(error) => return Err(error).with_context(cannot_open),
         };
         wait_on_io(&writer).with_context(cannot_open)?;
+        Ok(writer)
+    }
+
+    /// Has a copier append an output to a file, which is made if it is missing and may be.
+    fn copied(&mut self, path: PathBuf, make: bool) -> Result<OwnedFd, Error> {
+        let (copy, writer) = Copy::output(path, make)?;
+        self.copies.push(copy);
         Ok(writer)
     }
 }
@@ -267,26 +277,6 @@ fn has_reader(writer: &OwnedFd) -> io::Result<bool> {
     Ok(!wanted[0].revents().contains(PollFlags::ERR))
 }
 
-fn null() -> Result<OwnedFd, Error> {
-    let file = OpenOptions::new().read(true).write(true).open("/dev/null");
-    Ok(file.context("open /dev/null")?.into())
-}
-
-fn append(path: &Path) -> io::Result<OwnedFd> {
-    if let Some(parent) = path.parent() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(parent)?;
-    }
-    let file: File = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o644)
-        .open(path)?;
-    Ok(file.into())
-}
-
 fn is_fifo(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
@@ -300,6 +290,7 @@ fn wait_on_io(descriptor: impl AsFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::{File, OpenOptions};
     use std::io::{Read, Write};
 
     pub(super) fn fifo(directory: &tempfile::TempDir, name: &str) -> String {
@@ -359,11 +350,19 @@ mod tests {
     #[tokio::test]
     async fn one_logger_reads_what_is_for_it() {
         let pending = |stdout, stderr| open("", stdout, stderr).unwrap().1.take_pending();
-        assert!(pending("", "").is_none());
-        assert!(pending("binary:///l?a=b", "binary:///l?a=b").is_some());
-        let mut alone = pending("", "binary:///l").unwrap();
+        assert!(pending("", "").is_empty());
+        assert_eq!(pending("binary:///l?a=b", "binary:///l?a=b").len(), 1);
+        let alone = pending("", "binary:///l");
+        let [
+            Pending::Logger {
+                outputs: [stdout, _],
+                ..
+            },
+        ] = &alone[..]
+        else {
+            panic!("{alone:?}");
+        };
         let mut rest = Vec::new();
-        let [stdout, _] = &mut alone.outputs;
         File::from(stdout.try_clone().unwrap())
             .read_to_end(&mut rest)
             .unwrap();
@@ -377,6 +376,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt;
         let directory = tempfile::tempdir().unwrap();
         let (path, file) = (fifo(&directory, "out"), directory.path().join("err"));
+        std::fs::write(&file, "").unwrap();
         let uri = format!("file://{}", file.display());
         let (streams, _held) = open("", &path, &uri).unwrap();
         let (own, group) = (rustix::process::geteuid(), rustix::process::getegid());
@@ -388,19 +388,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_is_made_and_appended_to() {
-        use std::os::unix::fs::PermissionsExt;
+    async fn a_file_of_the_node_is_never_a_stream_itself() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("log/out.txt");
-        let uri = format!("file://{}", path.display());
-        for word in ["a", "b"] {
-            let (streams, _held) = open("", &uri, &uri).unwrap();
-            File::from(streams.stderr)
-                .write_all(word.as_bytes())
-                .unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, "").unwrap();
+        let (path, uri) = (
+            path.to_str().unwrap().to_owned(),
+            format!("file://{}", path.display()),
+        );
+        let is_pipe = |stream: &OwnedFd| {
+            let mode = rustix::fs::fstat(stream).unwrap().st_mode;
+            rustix::fs::FileType::from_raw_mode(mode).is_fifo()
+        };
+        for (name, copied) in [(&*path, 2), (&*uri, 1)] {
+            let stdin = if name == uri { "" } else { name };
+            let (streams, mut held) = open(stdin, name, name).unwrap();
+            assert!(is_pipe(&streams.stdout) && is_pipe(&streams.stderr));
+            let [Pending::Copier(copies)] = &held.take_pending()[..] else {
+                panic!("no copier for {name}");
+            };
+            // One pipe for both outputs keeps their order.
+            assert_eq!(copies.len(), copied);
         }
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "ab");
-        let mode = std::fs::metadata(path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o644);
+        let [copier, logger] = &open("", &uri, "binary:///l").unwrap().1.take_pending()[..] else {
+            panic!("a copier and a logger");
+        };
+        assert!(matches!(copier, Pending::Copier(_)) && matches!(logger, Pending::Logger { .. }));
     }
 }

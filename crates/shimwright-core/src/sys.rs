@@ -4,8 +4,10 @@
     reason = "the one audited place for calls without a safe wrapper"
 )]
 
-pub(crate) mod mount;
 mod bpf;
+#[allow(dead_code, reason = "what a compiler gives up")]
+pub(crate) mod landlock;
+pub(crate) mod mount;
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -818,6 +820,21 @@ pub(crate) fn new_session_keyring() -> io::Result<()> {
             error => Err(error),
         },
     }
+}
+
+/// Has the kernel refuse to make memory executable that was not, or writable memory executable, in
+/// this process and for good (`PR_SET_MDWE` of `prctl(2)`). A kernel before 6.3 changes nothing.
+pub(crate) fn deny_write_execute() {
+    // SAFETY: the call takes integers only, and changes no mapping that there is.
+    unsafe {
+        libc::prctl(
+            libc::PR_SET_MDWE,
+            libc::c_ulong::from(libc::PR_MDWE_REFUSE_EXEC_GAIN),
+            0_u64,
+            0_u64,
+            0_u64,
+        )
+    };
 }
 
 /// Has the kernel ask a program before each system call of this thread, for good. The process has

@@ -1,5 +1,6 @@
 //! Everything an engine needs to know for one run.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::artifact::Artifact;
@@ -15,7 +16,8 @@ pub const DEFAULT_FUNCTION: &str = "_start";
 ///
 /// The policy, which directories, variables and arguments the guest is given, has been decided
 /// by core when an engine receives this; an engine translates.
-#[derive(Debug)]
+///
+/// Its `Debug` form shows no argument and no value of a variable, which may be secrets.
 pub struct Workload {
     artifact: Artifact,
     function: String,
@@ -28,6 +30,19 @@ pub struct Workload {
     stack: Option<u64>,
     outbound: Option<Outbound>,
     name_lookup: bool,
+}
+
+impl fmt::Debug for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.env.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Workload")
+            .field("artifact", &self.artifact)
+            .field("function", &self.function)
+            .field("args", &self.args.len())
+            .field("env", &names)
+            .field("preopens", &self.preopens)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A directory the guest may use.

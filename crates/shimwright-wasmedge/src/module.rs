@@ -92,6 +92,7 @@ pub(crate) fn run(settings: &Settings, workload: &Workload) -> Result<Exit, BoxE
         }
     };
     check_function(&module, workload.function())?;
+    shimwright_core::forbid_new_code()?;
     let mut wasi = wasi(workload)?;
     let mut plugins = plugins(settings)?;
     check_imports(&module, &wasi, &plugins)?;
@@ -192,8 +193,8 @@ fn wasi(workload: &Workload) -> Result<WasiModule, BoxError> {
         .collect::<Result<Vec<String>, BoxError>>()?;
     // The bindings would panic.
     let texts = || workload.args().iter().chain(&env).chain(&preopens);
-    if let Some(text) = texts().find(|text| text.contains('\0')) {
-        return Err(format!("argument, variable or path holds a NUL: {text:?}").into());
+    if texts().any(|text| text.contains('\0')) {
+        return Err("an argument, a variable or a path holds a NUL".into());
     }
     Ok(WasiModule::create(
         Some(workload.args().iter().map(String::as_str).collect()),

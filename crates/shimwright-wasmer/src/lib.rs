@@ -28,6 +28,7 @@ impl Wasmer {
 impl Engine for Wasmer {
     fn run(&self, workload: &Workload) -> Result<Exit, BoxError> {
         let module = module::load(workload)?;
+        shimwright_core::forbid_new_code()?;
         // It drives timers, files and sockets while the guest runs on a thread of its own.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -46,6 +46,7 @@ impl Engine for Wasmtime {
             Kind::Module => alone(module::run(&engine, workload)),
             Kind::Component => {
                 let component = component::load(&engine, workload)?;
+                shimwright_core::forbid_new_code()?;
                 match component::entry(&component, workload)? {
                     Entry::Run(run) => alone(component::run(&engine, run, workload)),
                     Entry::Serve(handler) => http::serve(&engine, handler, workload),

@@ -18,6 +18,7 @@ pub(crate) async fn run(engine: &Engine, workload: &Workload) -> Result<Exit, Bo
         _ => Module::new(engine, workload.wasm()?)?,
     };
     check(&module, workload.function())?;
+    shimwright_core::forbid_new_code()?;
     let linked = link(engine, &module)?;
     let guest = Guest {
         wasi: wasi::context(workload)?.build_p1(),

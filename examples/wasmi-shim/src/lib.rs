@@ -1,6 +1,6 @@
 //! A custom engine: the wasmi interpreter, for modules that use WASI preview 1.
 
-use shimwright_core::{BoxError, Engine, Exit, Limit, Options, Workload};
+use shimwright_core::{BoxError, Engine, Exit, Limit, Options, Workload, forbid_new_code};
 use wasmi::{Linker, Module, Store};
 use wasmi_wasi::{Dir, WasiCtx, WasiCtxBuilder, add_to_linker, ambient_authority};
 
@@ -34,6 +34,7 @@ impl Engine for Wasmi {
         let mut store = Store::new(&self.engine, wasi.build());
 
         let module = Module::new(&self.engine, workload.wasm()?)?;
+        forbid_new_code()?;
         let mut linker = Linker::<WasiCtx>::new(&self.engine);
         add_to_linker(&mut linker, |wasi| wasi)?;
         let instance = linker.instantiate_and_start(&mut store, &module)?;

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::fmt;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use rustix::process::Signal;
 
 use super::launcher;
 use super::program::ContainerKind;
-use crate::error::Error;
+use crate::error::{Error, printable};
 use crate::exit::Status;
 use crate::figures::Figures;
 use crate::linked::Program;
@@ -39,7 +40,7 @@ pub(crate) enum Target {
 }
 
 /// How the process is executed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Exec {
     pub(crate) target: Target,
     pub(crate) args: Vec<CString>,
@@ -57,6 +58,17 @@ pub(crate) struct Exec {
     pub(crate) figures: Option<Figures>,
 }
 
+/// Shows no argument and no variable: either may be a secret.
+impl fmt::Debug for Exec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exec")
+            .field("target", &self.target)
+            .field("args", &self.args.len())
+            .field("env", &self.env.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Executor for Exec {
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
         let failure = self.run();
@@ -67,6 +79,7 @@ impl Executor for Exec {
             .map(|arg| arg.to_string_lossy())
             .unwrap_or_default();
         let reason = format!("cannot execute {program}: {failure}");
+        let reason = printable(&reason);
         let _ = match &self.failure {
             Some(pipe) => rustix::io::write(pipe, reason.as_bytes()).map(drop),
             None => {
@@ -164,7 +177,7 @@ pub(crate) fn c_strings(strings: &[String]) -> Result<Vec<CString>, Error> {
         .iter()
         .map(|text| {
             CString::new(text.as_bytes())
-                .map_err(|_| Error::invalid(format!("argument or variable holds a NUL: {text:?}")))
+                .map_err(|_| Error::invalid("an argument or a variable holds a NUL"))
         })
         .collect()
 }

@@ -30,8 +30,8 @@ use crate::error::Context;
 use crate::stdio::Stdio;
 use crate::{policy, sys};
 
-/// One process to add to a container.
-#[derive(Debug)]
+/// One process to add to a container. It cannot be shown, as its arguments and variables may be
+/// secrets.
 pub(crate) struct Join<'a> {
     pub(crate) programs: Programs<'a>,
     pub(crate) bundle: &'a Bundle,

@@ -149,6 +149,7 @@ impl Programs<'_> {
             artifact: artifact.as_raw_fd(),
             precompiled: precompiled.map(Into::into),
             time_limit: limits.time_limit,
+            network: !limits.isolates_network(),
             limits: EngineLimits {
                 linear_memory: limits.linear_memory,
                 table_elements: limits.table_elements,

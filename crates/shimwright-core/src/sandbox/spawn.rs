@@ -87,8 +87,7 @@ fn cgroups_path(linux: &Linux) -> Option<&Path> {
     is_plain.then_some(path)
 }
 
-/// What it takes to spawn the first process.
-#[derive(Debug)]
+/// What it takes to spawn the first process. It cannot be shown, as the spec may hold secrets.
 pub(crate) struct Spawn<'a> {
     pub(crate) id: &'a str,
     pub(crate) bundle: &'a Bundle,

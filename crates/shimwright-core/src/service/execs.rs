@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
@@ -30,7 +31,6 @@ use crate::task::{ExecState, Exited};
 const EXECUTE_BOUND: Duration = Duration::from_secs(10);
 
 /// One exec.
-#[derive(Debug)]
 pub(super) struct Exec {
     pub(super) id: String,
     pub(super) io: Io,
@@ -38,6 +38,23 @@ pub(super) struct Exec {
     state: watch::Sender<ExecState>,
     /// A handle on the process, once there is one.
     handle: OnceLock<OwnedFd>,
+}
+
+/// Shows of the process how many arguments it has and the names of its variables: the rest may be
+/// secrets, and the state of a shim is written to the log.
+impl fmt::Debug for Exec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let args = self.process.args().as_ref().map_or(0, Vec::len);
+        let env = self.process.env().as_deref().unwrap_or_default();
+        let name = |variable: &String| variable.split('=').next().unwrap_or_default().to_owned();
+        f.debug_struct("Exec")
+            .field("id", &self.id)
+            .field("io", &self.io)
+            .field("args", &args)
+            .field("env", &env.iter().map(name).collect::<Vec<_>>())
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Exec {

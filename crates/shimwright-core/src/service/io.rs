@@ -1,9 +1,9 @@
 //! The streams of one process, from the shim's side: a task's first process or an exec.
 
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use tokio::task::JoinHandle;
 
@@ -18,12 +18,27 @@ use crate::stdio::{self, Held, Logger, Stdio};
 const CLIENT_BOUND: Duration = Duration::from_secs(5);
 
 /// The streams as the client named them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct StreamPaths {
     pub(super) stdin: String,
     pub(super) stdout: String,
     pub(super) stderr: String,
     pub(super) terminal: bool,
+}
+
+/// Leaves out the queries, with the arguments and variables of loggers.
+impl fmt::Debug for StreamPaths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn plain(name: &str) -> &str {
+            name.split('?').next().unwrap_or_default()
+        }
+        f.debug_struct("StreamPaths")
+            .field("stdin", &plain(&self.stdin))
+            .field("stdout", &plain(&self.stdout))
+            .field("stderr", &plain(&self.stderr))
+            .field("terminal", &self.terminal)
+            .finish()
+    }
 }
 
 /// The streams of one process.
@@ -34,8 +49,8 @@ pub(super) struct Io {
     terminal: OnceLock<Terminal>,
     /// What the terminal's process writes is still being copied.
     copying: Mutex<Option<Copying>>,
-    /// What reads the outputs, if the client named a program for that.
-    logger: Mutex<Option<Logger>>,
+    /// What reads or copies the streams, if they are no FIFOs.
+    loggers: Mutex<Vec<Logger>>,
     /// Waits for clients that have not read or opened their outputs yet, until `delete`.
     waiting: Mutex<Option<JoinHandle<()>>>,
 }
@@ -51,7 +66,7 @@ impl Io {
             held: Mutex::default(),
             terminal: OnceLock::new(),
             copying: Mutex::default(),
-            logger: Mutex::default(),
+            loggers: Mutex::default(),
             waiting: Mutex::default(),
         }
     }
@@ -69,8 +84,8 @@ impl Io {
         Ok((Stdio::Streams(streams), Pending(None)))
     }
 
-    /// Starts what is to read the opened outputs, and waits until it is ready.
-    pub(super) async fn start_logger(
+    /// Starts what is to read or copy the opened streams, and waits until it is ready.
+    pub(super) async fn start_loggers(
         &self,
         reaper: &Reaper,
         bundle: &Bundle,
@@ -78,19 +93,17 @@ impl Io {
         namespace: &str,
     ) -> Result<(), Error> {
         let pending = lock(&self.held).take_pending();
-        if let Some(pending) = pending {
+        for pending in pending {
             let started = pending.start(reaper, bundle, id, namespace).await?;
-            *lock(&self.logger) = Some(started);
+            lock(&self.loggers).push(started);
         }
         Ok(())
     }
 
     /// Waits until what reads the outputs of an ended process has read them.
-    pub(super) async fn stop_logger(&self) {
-        let logger = lock(&self.logger).take();
-        if let Some(logger) = logger {
-            logger.stop().await;
-        }
+    pub(super) async fn stop_loggers(&self) {
+        let loggers = std::mem::take(&mut *lock(&self.loggers));
+        futures::future::join_all(loggers.into_iter().map(Logger::stop)).await;
     }
 
     /// The process has been made, with this terminal if it was to have one.
@@ -142,7 +155,7 @@ impl Io {
     /// was written would be lost with the last descriptor, and their opening would wait for ever.
     /// Then closes everything.
     pub(super) async fn close(&self, id: &str) {
-        self.stop_logger().await;
+        self.stop_loggers().await;
         let waiting = lock(&self.waiting).take();
         if let Some(mut waiting) = waiting
             && tokio::time::timeout(CLIENT_BOUND, &mut waiting)

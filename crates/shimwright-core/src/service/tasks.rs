@@ -116,6 +116,10 @@ impl Tasks {
         self.lock().is_empty()
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Finds a task that has been created.
     pub(super) fn find(&self, id: &str) -> Result<Arc<Task>, Error> {
         let found = self.lock().get(id).cloned();
@@ -147,7 +151,7 @@ impl Tasks {
         let task = self.reserve(&request)?;
         let created = task.create(&request, options).await;
         if created.is_err() {
-            task.io.stop_logger().await;
+            task.io.stop_loggers().await;
             self.remove(&task);
         }
         created
@@ -558,7 +562,7 @@ impl Task {
         }
         let exited = self.exit().await;
         // While the record of it is still there.
-        self.io.stop_logger().await;
+        self.io.stop_loggers().await;
         let bundle = self.bundle.clone();
         let mut record = bundle.record().unwrap_or_else(|| Record::new(&self.id));
         record.cgroups = self.cgroups();
@@ -598,7 +602,7 @@ impl Task {
             streams.give_to(options.io_uid, options.io_gid)?;
         }
         let (reaper, namespace) = (&self.shared.reaper, &self.shared.store.namespace);
-        io.start_logger(reaper, &self.bundle, &self.id, namespace)
+        io.start_loggers(reaper, &self.bundle, &self.id, namespace)
             .await?;
         Ok(opened)
     }

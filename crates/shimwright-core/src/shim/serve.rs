@@ -18,6 +18,7 @@ use rustix::pipe::PipeFlags;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 
+use super::connection::{Bounded, refusals};
 use super::departure::Departure;
 use crate::cgroup::Hierarchies;
 use crate::content::Store;
@@ -28,6 +29,9 @@ use crate::log::Log;
 use crate::reaper::Reaper;
 use crate::service::{Service, Shared};
 use crate::{log, role, sys};
+
+/// How long to wait after a connection could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long containerd may take to accept the last events.
 const FLUSH_BOUND: Duration = Duration::from_secs(3);
@@ -112,8 +116,9 @@ async fn serve(
         }
     }
     let mut server = Server::new()
-        .add_listener(accept(listener).context("listen")?)
-        .register_service(service.registrations());
+        .add_listener(accept(listener, service.clone()).context("listen")?)
+        .register_service(service.registrations())
+        .register_service(refusals());
     server.start().await.context("serve")?;
     tracing::info!(id = flags.id, namespace = flags.namespace, "shim started");
 
@@ -180,26 +185,44 @@ async fn next_signal(signals: &AsyncFd<OwnedFd>) -> io::Result<i32> {
 }
 
 /// Accepts connections of our own user only: the socket's mode says so too, but a descriptor of a
-/// connection can be handed on.
-fn accept(listener: UnixListener) -> io::Result<Listener> {
+/// connection can be handed on. No more are open than containerd may need for its tasks.
+fn accept(listener: UnixListener, service: Service) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let own = rustix::process::geteuid().as_raw();
+    let open = Arc::new(());
+    let state = (listener, service, open);
     Ok(Listener::new(stream::unfold(
-        listener,
-        move |listener| async move {
+        state,
+        move |(listener, service, open)| async move {
             loop {
                 match listener.accept().await {
-                    Ok((stream, _)) if is_peer(&stream, own) => {
-                        return Some((Ok(stream), listener));
+                    Ok((stream, _)) if !is_peer(&stream, own) => {
+                        tracing::warn!("refused a connection of another user");
                     }
-                    Ok(_) => tracing::warn!("refused a connection of another user"),
-                    // Out of descriptors, most likely: whoever wanted to connect will try again.
-                    Err(error) => return Some((Err(error), listener)),
+                    // One reference is this loop's.
+                    Ok(_) if Arc::strong_count(&open) > connections(service.tasks()) => {
+                        tracing::warn!("refused a connection: there are too many");
+                    }
+                    Ok((stream, _)) => {
+                        let stream = Bounded::new(stream, Arc::clone(&open));
+                        return Some((Ok(stream), (listener, service, open)));
+                    }
+                    // Out of descriptors, most likely, and nothing tells when there is one again.
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_AGAIN).await;
+                    }
                 }
             }
         },
     )))
+}
+
+/// How many connections may be open. containerd has one for each container, and others while it
+/// starts one or is started itself.
+fn connections(tasks: usize) -> usize {
+    256 + 4 * tasks
 }
 
 fn is_peer(stream: &UnixStream, user: u32) -> bool {

@@ -6,6 +6,7 @@
 //! the container's processes holds the write ends, so it sees the end when they have ended.
 
 use std::ffi::CString;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -21,6 +22,8 @@ use crate::exit::Status;
 use crate::reaper::Reaper;
 use crate::sandbox::launcher::Launcher;
 use crate::sys;
+
+use super::copier::{self, Copy};
 
 /// The number of the first descriptor it is given.
 const FIRST: i32 = 3;
@@ -39,8 +42,8 @@ const TERM_BOUND: Duration = Duration::from_secs(12);
 const KILL_BOUND: Duration = Duration::from_secs(2);
 
 /// What to execute as a logger.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Program {
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Program {
     pub(super) path: CString,
     /// The arguments behind the program's name.
     pub(super) args: Vec<CString>,
@@ -56,16 +59,33 @@ impl Program {
     }
 }
 
-/// A logger that is yet to be started.
+/// Shows no argument and no variable: either may be a secret.
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Program")
+            .field("path", &self.path)
+            .field("args", &self.args.len())
+            .field("env", &self.env.len())
+            .field("says_ready", &self.says_ready)
+            .finish()
+    }
+}
+
+/// What reads or writes a container's streams and is yet to be started.
 #[derive(Debug)]
-pub(crate) struct Pending {
-    pub(super) program: Program,
-    /// The read ends of the two outputs.
-    pub(super) outputs: [OwnedFd; 2],
+pub(crate) enum Pending {
+    /// A program of the client's choice.
+    Logger {
+        program: Program,
+        /// The read ends of the two outputs.
+        outputs: [OwnedFd; 2],
+    },
+    /// A process of our own for streams that are files of the node.
+    Copier(Vec<Copy>),
 }
 
 impl Pending {
-    /// Starts the logger of a container and waits until it is ready.
+    /// Starts it for a container and waits until it is ready.
     ///
     /// The process that is forked for it writes down who it is before it executes the program, so
     /// there is no moment in which a cleaner would miss it.
@@ -80,7 +100,10 @@ impl Pending {
         id: &str,
         namespace: &str,
     ) -> Result<Logger, Error> {
-        let Self { program, outputs } = self;
+        let (program, outputs) = match self {
+            Self::Logger { program, outputs } => (program, outputs),
+            Self::Copier(copies) => return start_copier(copies, reaper, bundle).await,
+        };
         let name = program.name();
         let says_ready = program.says_ready;
         let (ready, theirs) =
@@ -115,6 +138,44 @@ impl Pending {
     }
 }
 
+/// Starts a copier, which is ready once it has opened the files.
+async fn start_copier(
+    copies: Vec<Copy>,
+    reaper: &Reaper,
+    bundle: &Bundle,
+) -> Result<Logger, Error> {
+    let keep: Vec<_> = copies.iter().map(|copy| copy.end().as_raw_fd()).collect();
+    let launcher = Launcher::start(reaper, &keep, || {
+        Err(match record(bundle) {
+            Ok(()) => copier::become_it(copies),
+            Err(error) => error,
+        })
+    })?;
+    let process = launcher.handle()?;
+    match timeout(READY_BOUND, launcher.replaced()).await {
+        Ok(ended) => Ok(Logger {
+            name: "copier".to_owned(),
+            process,
+            ended: ended?,
+        }),
+        Err(_) => {
+            // A file system that does not answer may keep it for longer.
+            let _ = sys::pidfd_send_signal(&process, libc::SIGKILL);
+            Err(Error::invalid(format!(
+                "the files of the streams cannot be opened within {} s",
+                READY_BOUND.as_secs()
+            )))
+        }
+    }
+}
+
+/// Writes down this process, which is about to become one that a cleaner must find.
+fn record(bundle: &Bundle) -> Result<(), Error> {
+    let own = Init::of(rustix::process::getpid()).context("inspect a logger's process")?;
+    bundle.make_private()?;
+    bundle.record_logger(own)
+}
+
 /// The launcher's part; returns only if the program cannot be executed.
 fn become_it(
     program: &Program,
@@ -124,9 +185,7 @@ fn become_it(
     namespace: &str,
 ) -> Error {
     let prepare = || -> Result<(), Error> {
-        let own = Init::of(rustix::process::getpid()).context("inspect a logger's process")?;
-        bundle.make_private()?;
-        bundle.record_logger(own)?;
+        record(bundle)?;
         rustix::process::chdir(bundle.directory())
             .with_context(|| format!("enter the bundle {}", bundle.directory().display()))?;
         sys::allow_huge_pages();
@@ -164,7 +223,7 @@ async fn is_ready(pipe: OwnedFd, says_ready: bool) -> io::Result<bool> {
     Ok(read > 0 || !says_ready)
 }
 
-/// A logger that runs.
+/// A logger or a copier that runs.
 #[derive(Debug)]
 pub(crate) struct Logger {
     name: String,

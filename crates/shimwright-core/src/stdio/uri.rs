@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use super::logger::Program;
+use super::null;
 use crate::error::Error;
 
 /// Keys of a query with this prefix are variables of the logger (containerd, `NewBinaryCmd`).
@@ -16,7 +17,7 @@ const VARIABLE: &[u8] = b"env.";
 pub(super) enum Place {
     /// Nowhere.
     Null,
-    /// A FIFO, or a file that exists.
+    /// A FIFO, or a file that exists and is copied from or to.
     Path(PathBuf),
     /// A file to append to, which is made if it is missing.
     File(PathBuf),
@@ -32,7 +33,7 @@ impl Place {
     /// `Invalid` for what is not a URI or has an unknown scheme, `NotSupported` for containerd's
     /// own streams.
     pub(super) fn parse(name: &str) -> Result<Self, Error> {
-        if name.is_empty() {
+        if name.is_empty() || name == null::PATH {
             return Ok(Self::Null);
         }
         let Some((scheme, rest)) = split_scheme(name) else {
@@ -182,7 +183,7 @@ pub(crate) fn fuzz(name: &str) {
     match Place::parse(name) {
         Ok(Place::Path(path) | Place::File(path)) => assert!(path.is_absolute()),
         Ok(Place::Logger(program)) => assert!(program.path.to_bytes().starts_with(b"/")),
-        Ok(Place::Null) => assert!(name.is_empty()),
+        Ok(Place::Null) => assert!(name.is_empty() || name == null::PATH),
         Err(_) => {}
     }
 }
@@ -215,6 +216,7 @@ mod tests {
     #[test]
     fn names_of_files_and_fifos() {
         assert_eq!(parse(""), Place::Null);
+        assert_eq!(parse("/dev/null"), Place::Null);
         let path = |path: &str| Place::Path(path.into());
         assert_eq!(parse("/run/a%20b:c?d#e"), path("/run/a%20b:c?d#e"));
         assert_eq!(parse("fifo:///run/a%20b"), path("/run/a b"));

@@ -242,8 +242,8 @@ fn an_exec_has_the_user_of_its_own_spec_and_the_walls_of_the_container(engine: &
         "Groups:\t9 ",
         "NoNewPrivs:\t1",
         "Seccomp:\t2",
-        // The container's and the runner's own.
-        "Seccomp_filters:\t2",
+        // The container's, the runner's own, and the one for when the guest's code is loaded.
+        "Seccomp_filters:\t3",
         "CapEff:\t0000000000000000",
         "CapPrm:\t0000000000000000",
     ] {

@@ -5,6 +5,7 @@
 mod compile;
 mod devices;
 mod root;
+mod runner;
 mod service;
 mod spec;
 
