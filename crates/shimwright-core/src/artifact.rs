@@ -4,7 +4,8 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use crate::engine::{BoxError, Precompiler, Refusal};
 use crate::sys::Mapping;
@@ -142,7 +143,8 @@ impl Wasm {
 /// having received this type.
 #[derive(Debug)]
 pub struct Precompiled {
-    file: File,
+    /// Until it is loaded.
+    file: Mutex<Option<File>>,
     kind: Kind,
 }
 
@@ -150,7 +152,7 @@ impl Precompiled {
     /// Wraps a file that the cache has verified.
     pub(crate) fn trusted(file: impl Into<OwnedFd>, kind: Kind) -> Self {
         Self {
-            file: File::from(file.into()),
+            file: Mutex::new(Some(File::from(file.into()))),
             kind,
         }
     }
@@ -167,36 +169,34 @@ impl Precompiled {
         let mut file = crate::sys::sealable_memfd(c"precompiled")?;
         file.write_all(&native)?;
         crate::sys::seal(&file)?;
-        Ok(Self {
-            file,
-            kind: wasm.kind(),
-        })
+        Ok(Self::trusted(file, wasm.kind()))
     }
 
-    /// The file that holds the native code, to be mapped rather than read: its pages are then
-    /// shared by all containers that run it.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Maps the native code, for an engine that takes bytes instead of a file.
+    /// Hands over the file that holds the native code, to be mapped rather than read: its pages are
+    /// then shared by all containers that run it. From then on the engine alone has it, so that a
+    /// guest that breaks out of it finds no descriptor that the engine does not need.
     ///
     /// # Errors
     ///
-    /// The file cannot be mapped.
+    /// It has been handed over already.
+    pub fn take_file(&self) -> io::Result<File> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.take()
+            .ok_or_else(|| io::Error::other("the artifact has been loaded already"))
+    }
+
+    /// Maps the native code, for an engine that takes bytes instead of a file, and closes the file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be mapped, or has been handed over already.
     pub fn map(&self) -> io::Result<impl AsRef<[u8]> + Send + 'static> {
-        Mapping::of_file(self.file.as_fd())
+        Mapping::of_file(self.take_file()?.as_fd())
     }
 
     /// A module or a component.
     pub fn kind(&self) -> Kind {
         self.kind
-    }
-}
-
-impl AsFd for Precompiled {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
     }
 }
 

@@ -25,6 +25,9 @@ const DIRECTORY: &str = "/var/cache/shimwright";
 /// The variable of the shim's environment that names another directory.
 pub(crate) const DIRECTORY_VARIABLE: &str = "SHIMWRIGHT_CACHE_DIR";
 
+/// The byte of the first turn to compile: beyond those of all keys.
+const FIRST_TURN: i64 = 1 << 61;
+
 /// A SHA-256 digest in hexadecimal.
 pub(crate) type Hex = String;
 
@@ -113,7 +116,7 @@ impl Cache {
     fn verified(&self, place: &Path) -> io::Result<File> {
         let mut entries = std::fs::read_dir(place)?;
         let entry = entries.next().ok_or(io::ErrorKind::InvalidData)??;
-        let file = File::open(entry.path())?;
+        let file = open_stored(&entry.path())?;
         if entry.file_name().to_str() == Some(self.digests.of(&file, None)?.as_str()) {
             return Ok(file);
         }
@@ -125,17 +128,21 @@ impl Cache {
 
     /// Finds an artifact, or has it compiled into the file `compile` is given.
     ///
-    /// Of several processes that ask for the same key at once, one compiles and the others wait.
+    /// Of several processes that ask for the same key at once, one compiles and the others wait:
+    /// they look again after each `pause`, which fails if they need not wait any more.
     pub(crate) fn find_or_compile(
         &self,
         key: &str,
+        pause: impl Fn() -> Result<(), Error>,
         compile: impl FnOnce(&File) -> Result<(), Error>,
     ) -> Result<File, Error> {
         if let Some(found) = self.find(key)? {
             return Ok(found);
         }
         let lock = self.lock_file()?;
-        sys::lock_byte(lock.as_fd(), lock_offset(key)).context("lock the cache")?;
+        while !sys::try_lock_byte(lock.as_fd(), lock_offset(key)).context("lock the cache")? {
+            pause()?;
+        }
         if let Some(found) = self.find(key)? {
             return Ok(found);
         }
@@ -164,13 +171,26 @@ impl Cache {
         Ok(())
     }
 
-    fn lock_file(&self) -> Result<File, Error> {
+    /// The file whose bytes are locked.
+    pub(crate) fn lock_file(&self) -> Result<File, Error> {
         File::options()
             .create(true)
             .truncate(false)
             .write(true)
             .open(self.directory.join("lock"))
             .context("open the cache's lock")
+    }
+
+    /// Takes one of the turns to compile, if it is free; it ends with the open file.
+    pub(crate) fn try_turn(lock: &File, number: u16) -> io::Result<bool> {
+        sys::try_lock_byte(lock.as_fd(), FIRST_TURN + i64::from(number))
+    }
+
+    /// A name of this cache among those of the node.
+    pub(crate) fn identity(&self) -> Result<String, Error> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = std::fs::metadata(&self.directory).context("inspect the cache")?;
+        Ok(format!("{:x}-{:x}", metadata.dev(), metadata.ino()))
     }
 
     fn compile_aside(
@@ -199,7 +219,7 @@ impl Cache {
         let named = aside.join(digest);
         std::fs::rename(&unnamed, &named).with_context(cannot_store)?;
         // Opened again: a runner must not inherit a descriptor that can write.
-        let stored = File::open(&named).with_context(cannot_store)?;
+        let stored = open_stored(&named).with_context(cannot_store)?;
         std::fs::rename(aside, self.directory.join(key)).with_context(cannot_store)?;
         Ok(stored)
     }
@@ -236,23 +256,41 @@ fn lock_offset(key: &str) -> i64 {
     i64::from_str_radix(start, 16).unwrap_or_default()
 }
 
-/// A copy that nobody can change any more.
+/// A copy of at most `most` bytes that nobody can change any more.
 ///
 /// What is compiled must be what was hashed: the file may be in a volume that someone else writes
-/// to, and would otherwise leave other code under this content's key.
-pub(crate) fn frozen(mut file: &File) -> io::Result<File> {
+/// to, and would otherwise leave other code under this content's key. It may also grow meanwhile.
+pub(crate) fn frozen(mut file: &File, most: u64) -> io::Result<File> {
     let mut copy = sys::sealable_memfd(c"wasm")?;
     file.rewind()?;
+    let mut left = most;
     let mut buffer = vec![0; 1 << 20];
     loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            read => copy.write_all(&buffer[..read])?,
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            break;
         }
+        left = left
+            .checked_sub(read as u64)
+            .ok_or(io::ErrorKind::FileTooLarge)?;
+        copy.write_all(&buffer[..read])?;
     }
     copy.rewind()?;
     sys::seal(&copy)?;
     Ok(copy)
+}
+
+/// Opens an artifact so that nobody who gets the descriptor can do more than read: not write, and
+/// not change its mode, whatever user and capabilities they have. The mount is read-only.
+fn open_stored(path: &Path) -> io::Result<File> {
+    use std::os::fd::AsRawFd;
+    match sys::mount::read_only_clone(path, false) {
+        // The open file keeps the mount, which is attached nowhere, when the clone is closed.
+        Ok(clone) => File::open(format!("/proc/self/fd/{}", clone.as_raw_fd())),
+        // Before Linux 5.12 the mode protects it, and that nobody in a container owns it.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS)) => File::open(path),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -263,6 +301,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::at(directory.path().join("cache")).unwrap();
         (directory, cache)
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "it is one of several")]
+    fn wait() -> Result<(), Error> {
+        std::thread::yield_now();
+        Ok(())
     }
 
     fn content(mut file: File) -> String {
@@ -281,11 +325,11 @@ mod tests {
         let key = key("e", "f", "w");
         assert!(cache.find(&key).unwrap().is_none());
         assert_eq!(
-            content(cache.find_or_compile(&key, write("native")).unwrap()),
+            content(cache.find_or_compile(&key, wait, write("native")).unwrap()),
             "native"
         );
         let found = cache
-            .find_or_compile(&key, |_| panic!("compiled twice"))
+            .find_or_compile(&key, wait, |_| panic!("compiled twice"))
             .unwrap();
         assert_eq!(content(found), "native");
     }
@@ -294,7 +338,7 @@ mod tests {
     fn a_damaged_artifact_is_compiled_again() {
         let (_directory, cache) = cache();
         let key = key("e", "f", "w");
-        cache.find_or_compile(&key, write("native")).unwrap();
+        cache.find_or_compile(&key, wait, write("native")).unwrap();
         let place = cache.directory.join(&key);
         let stored = std::fs::read_dir(&place)
             .unwrap()
@@ -305,7 +349,7 @@ mod tests {
         std::fs::remove_file(&stored).unwrap();
         std::fs::write(&stored, "damaged").unwrap();
         assert_eq!(
-            content(cache.find_or_compile(&key, write("native")).unwrap()),
+            content(cache.find_or_compile(&key, wait, write("native")).unwrap()),
             "native"
         );
     }
@@ -315,7 +359,7 @@ mod tests {
         let (_directory, cache) = cache();
         let key = key("e", "f", "w");
         cache
-            .find_or_compile(&key, |_| Err(Error::invalid("no module")))
+            .find_or_compile(&key, wait, |_| Err(Error::invalid("no module")))
             .unwrap_err();
         let names: Vec<_> = std::fs::read_dir(&cache.directory)
             .unwrap()
@@ -330,7 +374,9 @@ mod tests {
     /// Stores ten bytes under this letter, as used so many minutes ago.
     fn store(cache: &Cache, letter: &str, minutes: u64) -> Hex {
         let key = key("e", "f", letter);
-        cache.find_or_compile(&key, write("10 bytes..")).unwrap();
+        cache
+            .find_or_compile(&key, wait, write("10 bytes.."))
+            .unwrap();
         let used = std::time::SystemTime::now() - std::time::Duration::from_secs(60 * minutes);
         let place = File::open(cache.directory.join(&key)).unwrap();
         place.set_modified(used).unwrap();
@@ -366,7 +412,7 @@ mod tests {
         std::fs::create_dir(aside(&left)).unwrap();
         std::fs::create_dir(aside(&compiling)).unwrap();
         let lock = cache.lock_file().unwrap();
-        sys::lock_byte(lock.as_fd(), lock_offset(&compiling)).unwrap();
+        assert!(sys::try_lock_byte(lock.as_fd(), lock_offset(&compiling)).unwrap());
         cache.sweep(u64::MAX, &store(&cache, "c", 0)).unwrap();
         assert!(!aside(&left).exists() && aside(&compiling).exists());
         drop(lock);

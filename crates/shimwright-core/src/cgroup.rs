@@ -190,6 +190,41 @@ impl Hierarchies {
         Cgroups { directories }
     }
 
+    /// The groups at this path for these controllers of version 1, or in the version 2 hierarchy.
+    pub(crate) fn for_controllers(&self, path: &Path, controllers: &[&str]) -> Cgroups {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        let is_legacy = self.is_legacy();
+        let directories = self
+            .mounts
+            .iter()
+            .filter(|(name, _)| match name.as_str() {
+                UNIFIED => !is_legacy,
+                name => is_legacy && controllers.contains(&name),
+            })
+            .map(|(name, (_, point))| (name.clone(), point.join(below)))
+            .collect();
+        Cgroups { directories }
+    }
+
+    /// Has the groups above `directory`, which is in the version 2 hierarchy, hand on these
+    /// controllers, as far as they have them: without one its limit cannot be set, which is
+    /// noticed then.
+    pub(crate) fn hand_on(&self, directory: &Path, controllers: &[&str]) {
+        let Some((_, top)) = self.mounts.get(UNIFIED) else {
+            return;
+        };
+        let mut above: Vec<_> = directory.ancestors().skip(1).collect();
+        above.retain(|group| group.starts_with(top));
+        for group in above.into_iter().rev() {
+            for controller in controllers {
+                let _ = write(
+                    &group.join("cgroup.subtree_control"),
+                    &format!("+{controller}"),
+                );
+            }
+        }
+    }
+
     /// Makes planned control groups, ready to be joined.
     pub(crate) fn make(&self, cgroups: &Cgroups) -> io::Result<()> {
         for directory in cgroups.directories.values() {
@@ -392,6 +427,55 @@ impl Cgroups {
         self.directories
             .values()
             .try_for_each(|directory| remove_tree(directory, deadline))
+    }
+}
+
+impl Cgroups {
+    /// Removes those that are empty, without waiting.
+    pub(crate) fn remove_empty(&self) {
+        for directory in self.directories.values() {
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
+
+    /// Those whose directories are there.
+    pub(crate) fn that_exist(&self) -> Self {
+        let mut cgroups = self.clone();
+        cgroups
+            .directories
+            .retain(|_, directory| directory.is_dir());
+        cgroups
+    }
+
+    /// Whether there are any of these directories.
+    pub(crate) fn exist(&self) -> bool {
+        self.directories
+            .values()
+            .any(|directory| directory.is_dir())
+    }
+
+    /// Writes to a file of the group of this controller, by its name of version 1 or of 2.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such controller or file.
+    pub(crate) fn set(&self, controller: &str, v1: &str, v2: &str, value: &str) -> io::Result<()> {
+        let (directory, file) = match (self.controller(controller), self.unified()) {
+            (Some(directory), _) => (directory, v1),
+            (None, Some(directory)) => (directory, v2),
+            (None, None) => return Err(io::ErrorKind::NotFound.into()),
+        };
+        write(&directory.join(file), value)
+    }
+
+    /// How many processes were killed because there was no memory left.
+    pub(crate) fn killed_for_memory(&self) -> u64 {
+        let (directory, file) = match (self.controller("memory"), self.unified()) {
+            (Some(directory), _) => (directory, "memory.oom_control"),
+            (None, Some(directory)) => (directory, "memory.events"),
+            (None, None) => return 0,
+        };
+        Table::read(directory, file).get("oom_kill")
     }
 }
 

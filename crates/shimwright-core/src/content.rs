@@ -4,27 +4,38 @@
 //! the launcher, being a fork of a process with an async runtime, cannot have another one.
 
 use std::fs::File;
+use std::future::Ready;
 use std::io::{self, Seek, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::task;
 
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::services::v1::{GetContainerRequest, GetImageRequest, ReadContentRequest};
-use containerd_client::tonic::transport::Channel;
+use containerd_client::tonic::codegen::Service;
+use containerd_client::tonic::codegen::http::Uri;
+use containerd_client::tonic::transport::{Channel, Endpoint};
 use containerd_client::tonic::{Request, metadata::MetadataValue};
+use hyper_util::rt::TokioIo;
 use oci_spec::image::{ImageIndex, ImageManifest, MediaType};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Cgroups;
+use crate::compiler::{Jail, Left};
 use crate::engine::BoxError;
 use crate::error;
-use crate::{cache, image, role, sys};
+use crate::{cache, image, node, role, sys};
 
 /// The largest manifest or index that is read, in bytes: containerd's own bound.
 const MAX_MANIFEST: i64 = 8 << 20;
-/// The largest WebAssembly layer that is read, in bytes.
-const MAX_LAYER: i64 = 1 << 30;
+/// How many bytes of memory of its own a fetcher may have.
+const MEMORY: u64 = 256 << 20;
+/// How many seconds of processor time.
+const SECONDS: u64 = 60;
 /// The length of a WebAssembly binary's preamble, in bytes.
 const PREAMBLE: i64 = 8;
 /// The size that stands for all of some content.
@@ -44,6 +55,8 @@ pub(crate) struct Store {
 pub(crate) struct Layer {
     /// Its digest, as the OCI image spec writes it.
     digest: String,
+    /// How many bytes it has, as its manifest says.
+    pub(crate) size: u64,
     /// Its first eight bytes, or all if there are fewer.
     pub(crate) preamble: Vec<u8>,
 }
@@ -69,8 +82,12 @@ impl Store {
     /// # Errors
     ///
     /// The fetcher's reason.
-    pub(crate) fn layer(&self, id: &str) -> Result<Option<Layer>, BoxError> {
-        let found = self.ask(FIND, id)?;
+    pub(crate) fn layer(
+        &self,
+        id: &str,
+        fetching: &Fetching<'_>,
+    ) -> Result<Option<Layer>, BoxError> {
+        let found = self.ask(FIND, id, fetching)?;
         Ok(serde_json::from_reader(io::BufReader::new(found))?)
     }
 
@@ -81,23 +98,46 @@ impl Store {
     /// # Errors
     ///
     /// The fetcher's reason; also that the content is not what its digest says.
-    pub(crate) fn fetch(&self, layer: &Layer) -> Result<File, BoxError> {
-        self.ask(FETCH, &layer.digest)
+    pub(crate) fn fetch(&self, layer: &Layer, fetching: &Fetching<'_>) -> Result<File, BoxError> {
+        self.ask(FETCH, &layer.digest, fetching)
     }
 
     /// Runs a fetcher and returns what it has written.
-    fn ask(&self, what: &str, about: &str) -> Result<File, BoxError> {
+    fn ask(&self, what: &str, about: &str, fetching: &Fetching<'_>) -> Result<File, BoxError> {
         let mut answer = sys::sealable_memfd(c"layer")?;
-        let mut command = role::command(Command::new("/proc/self/exe"), role::FETCHER);
+        let config = fetching.config;
+        let jail = Jail {
+            uid: config.uid(rustix::process::getpid()),
+            memory: MEMORY,
+            seconds: SECONDS,
+            file: config.module_size.max(MAX_MANIFEST.unsigned_abs()),
+        };
+        let jail = serde_json::to_string(&jail)?;
+        let most = config.module_size.to_string();
+        let program = Command::new("/proc/self/exe");
+        let mut command = role::command(program, role::FETCHER, fetching.cgroups.clone());
         command
-            .args([&self.address, &self.namespace, what, about])
+            .args([&self.address, &self.namespace, what, about, &most, &jail])
+            .current_dir(fetching.empty)
             .stdin(Stdio::null())
             .stdout(answer.try_clone()?);
-        role::run(command, None)??;
+        let fetched = role::run(command, fetching.wanted, config.deadline())?;
+        fetched.map_err(|failure| failure.to_string())?;
         answer.rewind()?;
         sys::seal(&answer)?;
         Ok(answer)
     }
+}
+
+/// What a fetcher may use, and for whom it works.
+#[derive(Debug)]
+pub(crate) struct Fetching<'a> {
+    pub(crate) config: &'a node::Compile,
+    /// The cgroups it joins; none for what is small.
+    pub(crate) cgroups: Cgroups,
+    pub(crate) empty: &'a Path,
+    /// Hung up when nobody waits for it any more.
+    pub(crate) wanted: BorrowedFd<'a>,
 }
 
 /// What a fetcher is asked for: which layer a container's image has, as JSON, or the layer itself.
@@ -108,20 +148,24 @@ const FETCH: &str = "fetch";
 pub(crate) fn main(mut args: impl Iterator<Item = String>) -> ExitCode {
     let mut argument = || args.next().unwrap_or_default();
     let (address, namespace, what, about) = (argument(), argument(), argument(), argument());
+    let (most, jail) = (argument(), argument());
     let fetched = || -> Result<(), BoxError> {
+        let jail: Jail = serde_json::from_str(&jail)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let store = Store { address, namespace };
+        let socket = connect(&address)?;
         let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        // From here on there is nothing but that socket and the output.
+        jail.enter(Left::Socket)?;
         runtime.block_on(async {
-            let connection = Connection::open(&store).await?;
+            let connection = Connection::open(socket, &namespace).await?;
             match what.as_str() {
                 FIND => Ok(serde_json::to_writer(
                     output,
                     &connection.layer(&about).await?,
                 )?),
-                FETCH => connection.fetch(&about, &mut output).await,
+                FETCH => connection.fetch(&about, most.parse()?, &mut output).await,
                 _ => Err("a fetcher is the shim's business".into()),
             }
         })
@@ -135,25 +179,50 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> ExitCode {
     }
 }
 
+/// Connects to containerd while this process may: its socket is root's.
+fn connect(address: &str) -> Result<UnixStream, BoxError> {
+    let path = address.strip_prefix("unix://").unwrap_or(address);
+    if path.is_empty() {
+        return Err("containerd has not told its gRPC address".into());
+    }
+    let socket = UnixStream::connect(path)
+        .map_err(|error| format!("cannot connect to containerd at {path}: {error}"))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Hands out the one connection there is.
+struct Connector(Option<UnixStream>);
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<tokio::net::UnixStream>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> task::Poll<io::Result<()>> {
+        task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let socket = self.0.take().ok_or(io::ErrorKind::ConnectionReset.into());
+        let socket = socket.and_then(tokio::net::UnixStream::from_std);
+        std::future::ready(socket.map(TokioIo::new))
+    }
+}
+
 struct Connection<'a> {
     channel: Channel,
     namespace: &'a str,
 }
 
 impl<'a> Connection<'a> {
-    async fn open(store: &'a Store) -> Result<Self, BoxError> {
-        let path = store
-            .address
-            .strip_prefix("unix://")
-            .unwrap_or(&store.address);
-        if path.is_empty() {
-            return Err("containerd has not told its gRPC address".into());
-        }
-        let channel = containerd_client::connect(path).await?;
-        Ok(Self {
-            channel,
-            namespace: &store.namespace,
-        })
+    async fn open(socket: UnixStream, namespace: &'a str) -> Result<Self, BoxError> {
+        // The address is never used.
+        let endpoint = Endpoint::from_static("http://[::]");
+        let channel = endpoint
+            .connect_with_connector(Connector(Some(socket)))
+            .await?;
+        Ok(Self { channel, namespace })
     }
 
     fn request<T>(&self, message: T) -> Result<Request<T>, BoxError> {
@@ -196,12 +265,18 @@ impl<'a> Connection<'a> {
         };
         let digest = layer.digest().to_string();
         // A range beyond the content's end is an error.
-        let size = i64::try_from(layer.size())?.min(PREAMBLE);
+        let size = layer.size();
+        let beginning = i64::try_from(size)?.min(PREAMBLE);
         let mut preamble = Vec::new();
-        if size > 0 {
-            self.read(&digest, size, PREAMBLE, &mut preamble).await?;
+        if beginning > 0 {
+            self.read(&digest, beginning, PREAMBLE, &mut preamble)
+                .await?;
         }
-        Ok(Some(Layer { digest, preamble }))
+        Ok(Some(Layer {
+            digest,
+            size,
+            preamble,
+        }))
     }
 
     async fn manifest<T: serde::de::DeserializeOwned>(&self, digest: &str) -> Result<T, BoxError> {
@@ -211,8 +286,8 @@ impl<'a> Connection<'a> {
         Ok(serde_json::from_slice(&content)?)
     }
 
-    async fn fetch(&self, digest: &str, wasm: &mut File) -> Result<(), BoxError> {
-        self.read(digest, ALL, MAX_LAYER, wasm).await?;
+    async fn fetch(&self, digest: &str, most: i64, wasm: &mut File) -> Result<(), BoxError> {
+        self.read(digest, ALL, most, wasm).await?;
         check(
             digest,
             &cache::digest(sys::Mapping::of_file(wasm.as_fd())?.as_ref()),

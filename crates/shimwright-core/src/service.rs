@@ -1,6 +1,7 @@
 //! The Task service: one function for each call, and the only place, with `service/reply.rs`,
 //! where the tasks of this shim meet the messages of the protocol.
 
+mod client;
 mod execs;
 mod io;
 mod reply;
@@ -101,9 +102,10 @@ impl TaskService for Service {
         _: &TtrpcContext,
         request: api::CreateTaskRequest,
     ) -> TtrpcResult<api::CreateTaskResponse> {
-        // A client that gives up must not leave half a container: the work goes on without it.
+        // A client that gives up must not leave half a container: what was made for it is undone.
+        let (_waiting, wanted) = client::call().map_err(|error| reply::error(&error))?;
         let tasks = Arc::clone(&self.tasks);
-        let created = tokio::spawn(async move { tasks.create(request).await }).await;
+        let created = tokio::spawn(async move { tasks.create(request, wanted).await }).await;
         let pid = reply::joined(created)?;
         Ok(api::CreateTaskResponse {
             pid,
@@ -117,8 +119,9 @@ impl TaskService for Service {
         request: api::StartRequest,
     ) -> TtrpcResult<api::StartResponse> {
         let target = self.target(&request.id, &request.exec_id)?;
+        let (_waiting, wanted) = client::call().map_err(|error| reply::error(&error))?;
         let tasks = Arc::clone(&self.tasks);
-        let started = tokio::spawn(async move { tasks.start(target).await }).await;
+        let started = tokio::spawn(async move { tasks.start(target, wanted).await }).await;
         let pid = reply::joined(started)?;
         self.started.notify_one();
         Ok(api::StartResponse {

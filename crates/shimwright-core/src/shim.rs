@@ -86,7 +86,8 @@ impl Shim {
             return runner::main(&self.host, orders).into();
         }
         if std::env::var_os(role::COMPILER).is_some() {
-            return compiler::main(&self.host, std::env::args().nth(1));
+            let mut args = std::env::args().skip(1);
+            return compiler::main(&self.host, args.next(), args.next());
         }
         if std::env::var_os(role::FETCHER).is_some() {
             return content::main(std::env::args().skip(1));

@@ -5,7 +5,6 @@
 )]
 
 mod bpf;
-#[allow(dead_code, reason = "what a compiler gives up")]
 pub(crate) mod landlock;
 pub(crate) mod mount;
 
@@ -88,6 +87,47 @@ impl Drop for Mapping {
             // Unmapping a range that is ours cannot fail.
             let _ = unsafe { rustix::mm::munmap(address.cast_mut().cast(), *length) };
         }
+    }
+}
+
+/// A mapping through which a test writes to a file.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct SharedMapping {
+    address: *mut u8,
+    length: usize,
+}
+
+#[cfg(test)]
+impl SharedMapping {
+    pub(crate) fn of_file(file: &File) -> io::Result<Self> {
+        let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        let access = rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE;
+        let shared = rustix::mm::MapFlags::SHARED;
+        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing of ours.
+        let address =
+            unsafe { rustix::mm::mmap(std::ptr::null_mut(), length, access, shared, file, 0)? };
+        let address = address.cast();
+        Ok(Self { address, length })
+    }
+
+    pub(crate) fn write(&mut self, at: usize, value: u8) {
+        assert!(at < self.length);
+        // SAFETY: the place is in the mapping, which lives as long as the process.
+        unsafe { self.address.add(at).write_volatile(value) };
+    }
+}
+
+/// Writes the dirty pages of a file back and waits for it, without its metadata
+/// (`sync_file_range(2)`). From then on a write through a mapping is seen by the file system.
+pub(crate) fn write_back(file: &File) -> io::Result<()> {
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+        | libc::SYNC_FILE_RANGE_WRITE
+        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: it takes a descriptor, which is open, and integers; 0 bytes mean all.
+    match unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -468,18 +508,8 @@ fn exec_at(dir: RawFd, path: &CStr, flags: i32, args: &[CString], env: &[CString
     io::Error::last_os_error()
 }
 
-/// Waits for an exclusive lock of one byte of `file`, which ends with the open file description
-/// (`F_OFD_SETLKW` of `fcntl(2)`).
-pub(crate) fn lock_byte(file: BorrowedFd<'_>, offset: i64) -> io::Result<()> {
-    loop {
-        match lock(file, offset, libc::F_OFD_SETLKW) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other,
-        }
-    }
-}
-
-/// The same without waiting; tells whether the lock was to be had.
+/// Takes an exclusive lock of one byte of `file`, which ends with the open file description
+/// (`F_OFD_SETLK` of `fcntl(2)`), and tells whether it was to be had.
 pub(crate) fn try_lock_byte(file: BorrowedFd<'_>, offset: i64) -> io::Result<bool> {
     match lock(file, offset, libc::F_OFD_SETLK) {
         Ok(()) => Ok(true),

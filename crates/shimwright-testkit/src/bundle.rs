@@ -219,6 +219,16 @@ impl Bundle {
         self.overlay()
     }
 
+    /// The same over this directory, which may be on any file system.
+    ///
+    /// # Errors
+    ///
+    /// If the spec cannot be written.
+    pub fn overlay_over(mut self, layer: &Path) -> Result<Self> {
+        layer.clone_into(&mut self.lower);
+        self.overlay()
+    }
+
     /// Creates the FIFO of the standard output and begins to read it.
     ///
     /// # Errors

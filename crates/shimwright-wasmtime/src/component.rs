@@ -99,7 +99,7 @@ pub(crate) fn load(engine: &Engine, workload: &Workload) -> Result<Component, Bo
 /// It is copied to private memory. Wasmtime 48 maps an open file for modules only; for components
 /// it wants a path, and in a container the artifact has none.
 fn deserialize(engine: &Engine, precompiled: &Precompiled) -> Result<Component, BoxError> {
-    let file = precompiled.file();
+    let file = precompiled.take_file()?;
     let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
     file.read_exact_at(&mut bytes, 0)?;
     #[expect(

@@ -40,7 +40,7 @@ struct Guest {
 
 /// Maps a module that was compiled earlier.
 fn load(engine: &Engine, precompiled: &Precompiled) -> Result<Module, BoxError> {
-    let file = precompiled.file().try_clone()?;
+    let file = precompiled.take_file()?;
     #[expect(
         unsafe_code,
         reason = "the loader of native code; only `Precompiled` gets here"

@@ -2,7 +2,12 @@
 //!
 //! A digest takes about 0.6 ms for each MiB, at each start. A file is known again by its device,
 //! inode, size and times of change: nobody but the kernel sets the time of the last change of an
-//! inode (`inode(7)`), so whatever is written to the file makes it another one.
+//! inode (`inode(7)`).
+//!
+//! A write through a shared mapping (`mmap(2)`) changes the times only when it makes a clean page
+//! dirty (`page_mkwrite` in `Documentation/filesystems/locking.rst`). So nothing is remembered on a
+//! file system that never cleans its pages, as tmpfs, and on others only once the pages have been
+//! written back: whatever is written after that makes the file another one.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -15,7 +20,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::{Hex, digest};
 use crate::bundle::write_atomically;
-use crate::sys::Mapping;
+use crate::sys::{self, Mapping};
 
 /// What is smaller is read faster than it is remembered.
 const SMALLEST: u64 = 1 << 20;
@@ -28,8 +33,10 @@ const SETTLED: Duration = Duration::from_secs(2);
 const MOST: usize = 4096;
 
 /// File systems whose device and inode numbers and times are the kernel's own, and not those of a
-/// server or of a process, which may say what they like (`linux/magic.h`): ext4, XFS, F2FS, tmpfs.
-const LOCAL: [u64; 4] = [0xEF53, 0x5846_5342, 0xF2F5_2010, 0x0102_1994];
+/// server or of a process, which may say what they like, and which set the times when a mapping
+/// makes a page dirty (`linux/magic.h`; `ext4_page_mkwrite`, `xfs_write_fault` and
+/// `f2fs_vm_page_mkwrite` call `file_update_time`): ext4, XFS, F2FS. Not tmpfs, which does not.
+const LOCAL: [u64; 3] = [0xEF53, 0x5846_5342, 0xF2F5_2010];
 /// A file system that shows files of others.
 const OVERLAY: u64 = 0x794c_7630;
 
@@ -63,17 +70,23 @@ impl Digests {
     ///
     /// The file cannot be read. That nothing can be remembered is no error.
     pub(super) fn of(&self, file: &File, root: Option<Root<'_>>) -> io::Result<Hex> {
-        let place = if file.metadata()?.len() < SMALLEST {
+        let known = if file.metadata()?.len() < SMALLEST {
             None
         } else {
-            self.place(file, root).unwrap_or_else(|error| {
+            self.known(file, root).unwrap_or_else(|error| {
                 tracing::debug!(%error, "cannot tell a file from others");
                 None
             })
         };
-        if let Some(known) = place.as_deref().and_then(recall) {
-            return Ok(known);
+        if let Some(digest) = known.as_ref().and_then(|known| recall(&known.place)) {
+            return Ok(digest);
         }
+        let place = known.and_then(|known| {
+            let settled = known.settle().inspect_err(|error| {
+                tracing::debug!(%error, "cannot have a file written back");
+            });
+            settled.ok().flatten()
+        });
         let digest = digest(Mapping::of_file(file.as_fd())?.as_ref());
         if let Some(place) = place
             && let Err(error) = remember(&place, &digest)
@@ -83,10 +96,13 @@ impl Digests {
         Ok(digest)
     }
 
-    fn place(&self, file: &File, root: Option<Root<'_>>) -> io::Result<Option<PathBuf>> {
-        let name = identity(file, root, self.settled)?;
-        name.map(|name| Ok(self.directory()?.join(name)))
-            .transpose()
+    fn known(&self, file: &File, root: Option<Root<'_>>) -> io::Result<Option<Known>> {
+        let Some(file) = identified(file, root, self.settled)? else {
+            return Ok(None);
+        };
+        let name = name(&file.metadata()?);
+        let place = self.directory()?.join(&name);
+        Ok(Some(Known { file, name, place }))
     }
 
     /// Forgets what is of no use any more.
@@ -114,6 +130,26 @@ impl Digests {
     }
 }
 
+/// A file that can be known again.
+struct Known {
+    /// On a file system of [`LOCAL`]; opened to find it only (`O_PATH`).
+    file: File,
+    name: String,
+    place: PathBuf,
+}
+
+impl Known {
+    /// Has what mappings have written go to the disk, so that the next write through one changes
+    /// the file's times. Returns the place for a digest that is made after this; `None` if the file
+    /// is another one by now.
+    fn settle(self) -> io::Result<Option<PathBuf>> {
+        let file = File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))?;
+        sys::write_back(&file)?;
+        let same = name(&file.metadata()?) == self.name;
+        Ok(same.then_some(self.place))
+    }
+}
+
 fn recall(place: &Path) -> Option<Hex> {
     let text = std::fs::read_to_string(place).ok()?;
     let is_digest = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -131,8 +167,8 @@ fn remember(place: &Path, digest: &str) -> io::Result<()> {
     }
 }
 
-/// A name for this content of this file; `None` if there is none that can be trusted.
-fn identity(file: &File, root: Option<Root<'_>>, settled: Duration) -> io::Result<Option<String>> {
+/// The file itself, below any overlay; `None` if its times cannot be trusted.
+fn identified(file: &File, root: Option<Root<'_>>, settled: Duration) -> io::Result<Option<File>> {
     let shown = file.metadata()?;
     let changed = Duration::new(
         shown.ctime().try_into().unwrap_or_default(),
@@ -143,12 +179,11 @@ fn identity(file: &File, root: Option<Root<'_>>, settled: Duration) -> io::Resul
     if !age.is_ok_and(|age| age >= settled) {
         return Ok(None);
     }
-    let known = match (kind(file)?, root) {
-        (kind, _) if LOCAL.contains(&kind) => Some(shown),
-        (OVERLAY, Some(root)) => below(file, root, &shown)?,
-        _ => None,
-    };
-    Ok(known.as_ref().map(name))
+    match (kind(file)?, root) {
+        (kind, _) if LOCAL.contains(&kind) => Ok(Some(file.try_clone()?)),
+        (OVERLAY, Some(root)) => below(file, root, &shown),
+        _ => Ok(None),
+    }
 }
 
 fn name(file: &Metadata) -> String {
@@ -173,7 +208,7 @@ fn kind(file: &File) -> io::Result<u64> {
 ///
 /// An overlay has a device number of its own, which the next one may get, but shows the inode
 /// number and times of the layer's file: what was found is only taken if they are the same.
-fn below(file: &File, root: Root<'_>, shown: &Metadata) -> io::Result<Option<Metadata>> {
+fn below(file: &File, root: Root<'_>, shown: &Metadata) -> io::Result<Option<File>> {
     let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     // Seen from the root of another mount namespace, it begins there.
     let inside = path.strip_prefix(root.path).unwrap_or(&path);
@@ -187,7 +222,8 @@ fn below(file: &File, root: Root<'_>, shown: &Metadata) -> io::Result<Option<Met
         let is_shown = metadata.ino() == shown.ino()
             && metadata.size() == shown.size()
             && same(|m| [m.ctime(), m.ctime_nsec(), m.mtime(), m.mtime_nsec()]);
-        return Ok((is_shown && LOCAL.contains(&kind(&found)?)).then_some(metadata));
+        let is_known = is_shown && metadata.is_file() && LOCAL.contains(&kind(&found)?);
+        return Ok(is_known.then_some(found));
     }
     Ok(None)
 }
@@ -265,7 +301,12 @@ mod tests {
 
     impl Setting {
         fn new(settled: Duration) -> Self {
-            let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+            let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+            let kind = kind(&File::open(directory.path()).unwrap()).unwrap();
+            assert!(
+                LOCAL.contains(&kind),
+                "/var/tmp is on none of ext4, XFS and F2FS"
+            );
             std::fs::write(directory.path().join("file"), vec![7; SMALLEST as usize]).unwrap();
             let parent = directory.path().join("digests");
             let digests = Digests { parent, settled };
@@ -312,6 +353,33 @@ mod tests {
             file.set_modified(before.modified().unwrap()).unwrap();
         }
         assert_eq!(setting.digest(), digest(&content));
+    }
+
+    /// Writes a byte through a shared mapping, which changes no time if the page is dirty already.
+    #[test]
+    fn what_a_mapping_writes_is_never_missed() {
+        for directory in ["/var/tmp", "/dev/shm"] {
+            let directory = tempfile::tempdir_in(directory).unwrap();
+            let path = directory.path().join("file");
+            std::fs::write(&path, vec![7; SMALLEST as usize]).unwrap();
+            let file = File::options().read(true).write(true).open(&path).unwrap();
+            let mut mapping = sys::SharedMapping::of_file(&file).unwrap();
+            mapping.write(0, 1);
+            let digests = Digests {
+                parent: directory.path().join("digests"),
+                settled: Duration::ZERO,
+            };
+            for value in 2..5 {
+                let file = File::open(&path).unwrap();
+                digests.of(&file, None).unwrap();
+                // The clock of the file system has to tick, or else this is what `SETTLED` is for.
+                std::thread::sleep(Duration::from_millis(20));
+                mapping.write(0, value);
+                let mut content = vec![7; SMALLEST as usize];
+                content[0] = value;
+                assert_eq!(digests.of(&file, None).unwrap(), digest(&content));
+            }
+        }
     }
 
     #[test]

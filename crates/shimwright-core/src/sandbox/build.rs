@@ -41,6 +41,8 @@ pub(crate) struct Job<'a> {
     pub(crate) hierarchies: &'a Hierarchies,
     pub(crate) store: &'a Store,
     pub(crate) shim_alive: OwnedFd,
+    /// See [`Programs::wanted`].
+    pub(crate) wanted: OwnedFd,
 }
 
 /// What the container's first process will be.
@@ -174,6 +176,7 @@ impl Job<'_> {
             store: self.store,
             overlay: overlay.map_or(&[], |mount| &mount.options),
             shim_alive: Arc::new(self.shim_alive),
+            wanted: &self.wanted,
         };
         let exec = programs.find(&root, &mounts, &process, None, &spec)?;
         let is_guest = exec.kind() == ContainerKind::Wasm;

@@ -13,7 +13,7 @@ use super::rootfs;
 use crate::bundle::{Bundle, Init, Record};
 use crate::cgroup::LOOK;
 use crate::error::{Context, Error};
-use crate::sys;
+use crate::{compiler, node, sys};
 
 /// How long killed processes may take to end, and their control groups to become empty.
 const BOUND: Duration = Duration::from_secs(4);
@@ -26,7 +26,16 @@ const LOGGER_BOUND: Duration = Duration::from_secs(1);
 pub(crate) fn undo(bundle: &Bundle, record: &Record) -> Result<(), Error> {
     kill(record)?;
     end_loggers(bundle).context("end the container's loggers")?;
+    sweep_compiles();
     remove(bundle, record)
+}
+
+/// A launcher that was killed has left the cgroup of its compile.
+fn sweep_compiles() {
+    let swept = node::Config::read().and_then(|config| compiler::sweep(config.compile()));
+    if let Err(error) = swept {
+        tracing::warn!(%error, "cannot look for the cgroups of compiles");
+    }
 }
 
 /// Ends what reads the outputs of a container without processes. It sees their end, so it mostly

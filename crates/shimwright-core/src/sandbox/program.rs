@@ -14,17 +14,19 @@ use super::entrypoint::{self, Entrypoint, Program as Found};
 use super::executor::{Exec, Target, c_strings};
 use crate::artifact::{Artifact, Kind, Precompiled, Wasm};
 use crate::cache::{self, Cache};
-use crate::content::{Layer, Store};
+use crate::cgroup::Cgroups;
+use crate::compiler::{self, Compilation, Turn};
+use crate::content::{Fetching, Layer, Store};
 use crate::engine::{Engine, Refusal};
 use crate::error::{Context, Error};
 use crate::figures::Figures;
 use crate::host::Host;
 use crate::linked::Program;
+use crate::node;
 use crate::options::RuntimeOptions;
 use crate::policy::{self, Limits};
 use crate::runner::{self, EngineLimits, Orders};
 use crate::workload::{DEFAULT_FUNCTION, Workload};
-use crate::{compiler, node};
 
 /// What a container was made for; a process that joins it later may be of the other kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +49,8 @@ pub(crate) struct Programs<'a> {
     pub(crate) overlay: &'a [String],
     /// See [`Exec::shim_alive`].
     pub(crate) shim_alive: Arc<OwnedFd>,
+    /// The read end of a pipe, hung up when the client has gone, or the shim.
+    pub(crate) wanted: &'a OwnedFd,
 }
 
 impl Programs<'_> {
@@ -100,7 +104,15 @@ impl Programs<'_> {
     /// The file is not in the root: an image may hold its module as a layer.
     fn wasm_layer(&self, process: &Process) -> Result<(Entrypoint, Layer), Error> {
         let argument = first_argument(process);
-        let layer = self.store.layer(self.id).with_context(|| {
+        let node = node::Config::read()?;
+        let empty = Cache::open()?.empty_directory();
+        let fetching = Fetching {
+            config: node.compile(),
+            cgroups: Cgroups::default(),
+            empty: &empty,
+            wanted: self.wanted.as_fd(),
+        };
+        let layer = self.store.layer(self.id, &fetching).with_context(|| {
             format!(
                 "find the entrypoint {argument}: there is no such file in the root file system, \
                  and the image of container {} cannot be looked at",
@@ -126,7 +138,7 @@ impl Programs<'_> {
         let node = node::Config::read()?;
         let limits = node.limits(self.options)?.narrow_for(spec)?;
         let engine = self.host.engine(&self.options.engine())?;
-        let code = self.code(&*engine, source, &limits, node.cache_size());
+        let code = self.code(&*engine, source, &limits, &node);
         let Code {
             artifact,
             precompiled,
@@ -183,18 +195,28 @@ impl Programs<'_> {
         engine: &dyn Engine,
         source: Source<'_>,
         limits: &Limits,
-        cache_size: u64,
+        node: &node::Config,
     ) -> Result<Code, Error> {
-        let mut figures = Figures::default();
+        let config = node.compile();
+        // Before anything of it is read.
+        config.check_size(source.size()?)?;
         let Some(precompiler) = engine.precompiler() else {
+            let file = match source {
+                Source::File(file, _) => file,
+                Source::Layer(layer) => {
+                    let cache = Cache::open()?;
+                    let turn = Turn::wait(&cache, config, self.wanted.as_fd())?;
+                    self.fetch(&layer, &cache, config, &turn)?
+                }
+            };
             // A copy, as a descriptor of the file would be one of the node's mount of it: root in the
             // container could write through it to a volume that is read-only there.
-            let artifact = cache::frozen(&self.read(source)?).context("read the module")?;
+            let artifact = cache::frozen(&file, config.module_size).context("read the module")?;
             self.accepted(engine, Artifact::Wasm(open(&artifact)?), limits)?;
             return Ok(Code {
                 artifact,
                 precompiled: None,
-                figures,
+                figures: Figures::default(),
             });
         };
         let fingerprint = precompiler.fingerprint();
@@ -213,43 +235,39 @@ impl Programs<'_> {
                 (digest.to_owned(), kind)
             }
         };
-        if let Some(found) = cache.find(&key(&digest))? {
-            let artifact = found.try_clone().context("keep the artifact")?;
+        let stored = |file: File| -> Result<Code, Error> {
+            let artifact = file.try_clone().context("keep the artifact")?;
             let artifact = Artifact::Precompiled(Precompiled::trusted(artifact, kind));
             self.accepted(engine, artifact, limits)?;
-            figures.cache_hit = Some(true);
-            return Ok(Code {
-                artifact: found,
+            Ok(Code {
+                artifact: file,
                 precompiled: Some(kind),
-                figures,
-            });
+                figures: Figures {
+                    cache_hit: Some(true),
+                    ..Figures::default()
+                },
+            })
+        };
+        if let Some(found) = cache.find(&key(&digest))? {
+            return stored(found);
         }
-        let file = self.read(source)?;
+        let turn = Turn::wait(&cache, config, self.wanted.as_fd())?;
+        // Another launcher may have compiled the same meanwhile.
+        if let Some(found) = cache.find(&key(&digest))? {
+            return stored(found);
+        }
+        let file = match source {
+            Source::File(file, _) => file,
+            Source::Layer(layer) => self.fetch(&layer, &cache, config, &turn)?,
+        };
         // What is compiled must be what the key names, whatever happens to the file meanwhile.
-        let frozen = cache::frozen(&file).context("read the module")?;
+        let frozen = cache::frozen(&file, config.module_size).context("read the module")?;
         let wasm = open(&frozen)?;
         let (key, kind) = (key(&cache::digest(wasm.bytes())), wasm.kind());
         self.accepted(engine, Artifact::Wasm(wasm), limits)?;
-        let empty = cache.empty_directory();
-        figures.cache_hit = Some(true);
-        // Another launcher may be compiling the same, which is then found like any other.
-        let compile = |output: &File| {
-            let begin = Instant::now();
-            compiler::compile(
-                self.host,
-                &self.options.engine,
-                &frozen,
-                output,
-                &empty,
-                self.shim_alive.as_fd(),
-            )?;
-            figures.compile_seconds = Some(begin.elapsed().as_secs_f64());
-            figures.cache_hit = Some(false);
-            Ok(())
-        };
-        let artifact = cache.find_or_compile(&key, compile)?;
+        let (artifact, figures) = self.compile(&cache, &key, &frozen, config, &turn)?;
         if figures.cache_hit == Some(false)
-            && let Err(error) = cache.sweep(cache_size, &key)
+            && let Err(error) = cache.sweep(node.cache_size(), &key)
         {
             tracing::warn!(%error, "cannot make room in the cache");
         }
@@ -260,11 +278,56 @@ impl Programs<'_> {
         })
     }
 
-    fn read(&self, source: Source<'_>) -> Result<File, Error> {
-        match source {
-            Source::File(file, _) => Ok(file),
-            Source::Layer(layer) => self.store.fetch(&layer).context("fetch the layer"),
-        }
+    fn compile(
+        &self,
+        cache: &Cache,
+        key: &str,
+        wasm: &File,
+        config: &node::Compile,
+        turn: &Turn<'_>,
+    ) -> Result<(File, Figures), Error> {
+        let mut figures = Figures {
+            // It is found like any other if another launcher compiles the same at this moment.
+            cache_hit: Some(true),
+            ..Figures::default()
+        };
+        let empty = cache.empty_directory();
+        let compilation = Compilation {
+            host: self.host,
+            options: &self.options.engine,
+            config,
+            turn,
+            empty: &empty,
+            wanted: self.wanted.as_fd(),
+        };
+        let compile = |output: &File| {
+            let begin = Instant::now();
+            compilation.run(wasm, output)?;
+            figures.compile_seconds = Some(begin.elapsed().as_secs_f64());
+            figures.cache_hit = Some(false);
+            Ok(())
+        };
+        let pause = || compiler::pause(self.wanted.as_fd());
+        let artifact = cache.find_or_compile(key, pause, compile)?;
+        Ok((artifact, figures))
+    }
+
+    fn fetch(
+        &self,
+        layer: &Layer,
+        cache: &Cache,
+        config: &node::Compile,
+        turn: &Turn<'_>,
+    ) -> Result<File, Error> {
+        let fetching = Fetching {
+            config,
+            cgroups: turn.cgroups(),
+            empty: &cache.empty_directory(),
+            wanted: self.wanted.as_fd(),
+        };
+        self.store
+            .fetch(layer, &fetching)
+            .context("fetch the layer")
     }
 
     fn accepted(
@@ -294,6 +357,15 @@ enum Source<'a> {
     /// A file in the root file system at this path.
     File(File, &'a Path),
     Layer(Layer),
+}
+
+impl Source<'_> {
+    fn size(&self) -> Result<u64, Error> {
+        match self {
+            Self::File(file, _) => Ok(file.metadata().context("inspect the module")?.len()),
+            Self::Layer(layer) => Ok(layer.size),
+        }
+    }
 }
 
 /// What a runner loads.

@@ -15,6 +15,7 @@ use oci_spec::runtime::Process;
 use tokio::io::Interest;
 use tokio::sync::{oneshot, watch};
 
+use super::client::Wanted;
 use super::io::{Io, StreamPaths};
 use super::reply;
 use super::tasks::{Task, exited, mistaken};
@@ -152,12 +153,16 @@ impl Task {
     }
 
     /// Starts an exec and returns the pid of its process.
-    pub(super) async fn start_exec(self: &Arc<Self>, exec: &Arc<Exec>) -> Result<u32, Error> {
+    pub(super) async fn start_exec(
+        self: &Arc<Self>,
+        exec: &Arc<Exec>,
+        wanted: &Wanted,
+    ) -> Result<u32, Error> {
         // What joins a container that is being paused would be frozen half made.
         let _unchanged = self.changing.read().await;
         let init = self.state().joinable()?;
         exec.change(ExecState::starting)?;
-        let (process, ended) = match self.join(exec, init).await {
+        let (process, ended) = match self.join(exec, init, wanted).await {
             Ok(joined) => joined,
             Err(error) => {
                 exec.stopped(Status::NOT_STARTED);
@@ -227,6 +232,7 @@ impl Task {
         &self,
         exec: &Exec,
         init: Init,
+        wanted: &Wanted,
     ) -> Result<(Init, oneshot::Receiver<Status>), Error> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let socket = format!("exec-{}.sock", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -234,11 +240,12 @@ impl Task {
         let (shared, bundle) = (&self.shared, &self.bundle);
         let (stdio, client) = self.open(&exec.io, &sandbox.options).await?;
         let mut keep = self.keep(&stdio);
-        keep.push(sandbox.init.as_raw_fd());
+        keep.extend([sandbox.init.as_raw_fd(), wanted.descriptor()]);
         let notify = bundle.libcontainer().join(&self.id).join(&socket);
         let launching = shared.reaper.launching();
         let launcher = Launcher::start(&shared.reaper, &keep, || {
             let shim_alive = shared.alive.0.try_clone().context("duplicate a pipe")?;
+            let wanted = wanted.try_clone()?;
             let join = Join {
                 programs: Programs {
                     host: shared.host,
@@ -247,6 +254,7 @@ impl Task {
                     store: &shared.store,
                     overlay: &[],
                     shim_alive: Arc::new(shim_alive),
+                    wanted: &wanted,
                 },
                 bundle,
                 kind: sandbox.kind,
@@ -258,7 +266,7 @@ impl Task {
             };
             join.run(stdio)
         })?;
-        let answer = launcher.reply().await;
+        let answer = wanted.answer(launcher).await;
         let told = self.notify(&socket);
         // It has served its purpose, or there never was one.
         let _ = std::fs::remove_file(&notify);

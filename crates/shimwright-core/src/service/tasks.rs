@@ -17,6 +17,7 @@ use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::topics;
 use tokio::sync::watch;
 
+use super::client::Wanted;
 use super::execs::Exec;
 use super::io::{Io, Pending, StreamPaths, descriptors};
 use super::reply;
@@ -140,7 +141,11 @@ impl Tasks {
     }
 
     /// Creates a task and returns the pid of its first process.
-    pub(super) async fn create(&self, request: api::CreateTaskRequest) -> Result<u32, Error> {
+    pub(super) async fn create(
+        &self,
+        request: api::CreateTaskRequest,
+        wanted: Wanted,
+    ) -> Result<u32, Error> {
         validate_id(&request.id)?;
         if !request.checkpoint.is_empty() {
             return Err(Error::NotSupported {
@@ -149,7 +154,7 @@ impl Tasks {
         }
         let options = RuntimeOptions::decode(request.options.as_ref())?;
         let task = self.reserve(&request)?;
-        let created = task.create(&request, options).await;
+        let created = task.create(&request, options, &wanted).await;
         if created.is_err() {
             task.io.stop_loggers().await;
             self.remove(&task);
@@ -205,10 +210,10 @@ impl Tasks {
     }
 
     /// Starts a process and returns its pid.
-    pub(super) async fn start(&self, target: Target) -> Result<u32, Error> {
+    pub(super) async fn start(&self, target: Target, wanted: Wanted) -> Result<u32, Error> {
         let task = match target {
             Target::Init(task) => task,
-            Target::Exec(task, exec) => return task.start_exec(&exec).await,
+            Target::Exec(task, exec) => return task.start_exec(&exec, &wanted).await,
         };
         let _changing = task.changing.write().await;
         let init = task.start()?;
@@ -328,11 +333,13 @@ impl Task {
         self: &Arc<Self>,
         request: &api::CreateTaskRequest,
         options: RuntimeOptions,
+        wanted: &Wanted,
     ) -> Result<u32, Error> {
         let (stdio, client) = self.open(&self.io, &options).await?;
         let shared = &self.shared;
         let launching = shared.reaper.launching();
-        let keep = self.keep(&stdio);
+        let mut keep = self.keep(&stdio);
+        keep.push(wanted.descriptor());
         let launcher = Launcher::start(&shared.reaper, &keep, || {
             let shim_alive = shared.alive.0.try_clone().context("duplicate a pipe")?;
             let job = Job {
@@ -344,10 +351,15 @@ impl Task {
                 hierarchies: &shared.hierarchies,
                 store: &shared.store,
                 shim_alive,
+                wanted: wanted.try_clone()?,
             };
             job.run(stdio)
         })?;
-        let (reply, handles) = match launcher.reply().await {
+        let (reply, handles) = match wanted.answer(launcher).await {
+            Ok(_) if wanted.is_over() => {
+                self.undo().await;
+                return Err(Error::invalid("the client has gone"));
+            }
             Ok(reply) => reply,
             Err(error) => {
                 // One that answered has undone what it did; one that died has not.

@@ -1,11 +1,11 @@
 //! Programs that are recognised instead of being read again.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use shimwright_guests::EXIT_CODE;
-use shimwright_testkit::{CACHE_DIR_VARIABLE, poll};
+use shimwright_testkit::{CACHE_DIR_VARIABLE, Containerd, poll};
 
 use crate::binary::section;
 use crate::{containerd, finish, run};
@@ -37,21 +37,38 @@ fn remembered(file: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// A layer on a disk: of files in memory nothing is remembered. Removed when it is dropped.
+struct Layer(PathBuf);
+
+impl Layer {
+    fn new(containerd: &Containerd) -> Self {
+        let layer = Path::new("/var/tmp").join(containerd.namespace());
+        std::fs::create_dir(&layer).unwrap();
+        std::fs::set_permissions(&layer, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(layer.join("guest.wasm"), large()).unwrap();
+        Self(layer)
+    }
+}
+
+impl Drop for Layer {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 #[test]
 fn a_program_in_a_layer_is_recognised_in_every_container_of_the_image() {
     let containerd = containerd("containerd-shim-wasmtime-v1");
+    let layer = Layer::new(&containerd);
+    let file = layer.0.join("guest.wasm");
     let bundle = |id: &str| {
         let bundle = containerd.bundle(id).unwrap().pod("p").unwrap();
-        bundle.args(&["/guest.wasm", "7"]).unwrap()
+        let bundle = bundle.args(&["/guest.wasm", "7"]).unwrap();
+        bundle.overlay_over(&layer.0).unwrap()
     };
-    let image = bundle("image")
-        .file("/guest.wasm", &large(), 0o755)
-        .unwrap();
-    let file = image.image().join("guest.wasm");
-    let shim = containerd.start(&image).unwrap();
+    let shim = containerd.start(&bundle("first")).unwrap();
     let live = |id: &str| {
-        let bundle = bundle(id).overlay_of(&image).unwrap();
-        shim.create(&bundle).unwrap();
+        shim.create(&bundle(id)).unwrap();
         assert_eq!(run(&shim, id), 7);
         shim.delete(id).unwrap();
     };

@@ -103,7 +103,7 @@ fn a_shim_can_be_started_after_a_crash(engine: &str) {
 }
 
 /// A module that takes a compiler long: so many functions of so many additions.
-fn slow_to_compile() -> Vec<u8> {
+pub(crate) fn slow_to_compile() -> Vec<u8> {
     const FUNCTIONS: usize = 4000;
     // No locals; `i32.const 0`, and `i32.const 1`, `i32.add` again and again; `drop`, `end`.
     let body = [
@@ -125,19 +125,32 @@ fn slow_to_compile() -> Vec<u8> {
 }
 
 /// The parent of a process, field 4 of `/proc/PID/stat`.
-fn parent(pid: u32) -> Option<u32> {
+pub(crate) fn parent(pid: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-/// The compiler that a launcher of this shim runs.
-fn compiler(shim: u32) -> Option<u32> {
-    let processes = std::fs::read_dir("/proc").unwrap();
-    let mut pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.find(|&pid: &u32| {
+/// The compilers that launchers of this shim run.
+pub(crate) fn compilers(shim: u32) -> Vec<u32> {
+    let is_compiler = |pid: &u32| {
         let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environ.starts_with(b"SHIMWRIGHT_COMPILER=") && parent(pid).and_then(parent) == Some(shim)
-    })
+        environ.starts_with(b"SHIMWRIGHT_COMPILER=")
+    };
+    let of = |launcher: u32| children(launcher).into_iter().filter(is_compiler);
+    children(shim).into_iter().flat_map(of).collect()
+}
+
+/// The first of them.
+pub(crate) fn compiler(shim: u32) -> Option<u32> {
+    compilers(shim).first().copied()
+}
+
+/// The children of a process that are no zombies.
+pub(crate) fn children(of: u32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").unwrap();
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid: &u32| parent(pid) == Some(of) && lives(pid))
+        .collect()
 }
 
 fn a_compiler_dies_with_its_shim(engine: &str) {

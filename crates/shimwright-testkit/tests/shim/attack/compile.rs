@@ -1,1 +1,493 @@
 //! Compilers and fetchers: what they may use, and for how long.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use shimwright_guests::{HELLO, IDLE};
+use shimwright_testkit::bundle::GUEST;
+use shimwright_testkit::protos::api::CreateTaskRequest;
+use shimwright_testkit::protos::protobuf::Message;
+use shimwright_testkit::protos::ttrpc::{Code, Request};
+use shimwright_testkit::{Bundle, Containerd, Shim, poll, poll_for};
+
+use crate::crash::{compiler, slow_to_compile};
+use crate::{containerd, end, finish, for_each_engine, lives, refused, run};
+
+for_each_engine! {
+    a_module_that_is_too_large_is_refused_before_it_is_read
+    a_running_guest_has_one_descriptor_of_its_artifact_at_most
+    what_a_mapping_has_changed_is_what_runs
+}
+
+/// Makes a test of each function for each engine that compiles ahead of time.
+macro_rules! for_each_compiler {
+    ($($name:ident)*) => {
+        mod compiling {
+            mod wasmtime {
+                $(#[test] fn $name() { super::super::$name("containerd-shim-wasmtime-v1"); })*
+            }
+            mod wasmer {
+                $(#[test] fn $name() { super::super::$name("containerd-shim-wasmer-v1"); })*
+            }
+            mod wasmedge {
+                $(#[test] fn $name() { super::super::$name("containerd-shim-wasmedge-v1"); })*
+            }
+        }
+    };
+}
+
+for_each_compiler! {
+    a_compiler_has_nothing_and_is_held_to_little
+    a_compile_ends_with_its_client
+    a_compiler_ends_with_its_launcher
+    no_more_compile_at_once_than_configured
+    a_compile_that_needs_too_much_memory_says_so
+}
+
+/// A bundle with a module that takes a compiler long, no two of them the same, in a small container.
+fn slow(containerd: &Containerd, id: &str) -> Bundle {
+    let mut module = slow_to_compile();
+    // A section that says nothing, so that no other test has compiled it.
+    let name = format!("{}-{id}", containerd.namespace());
+    let content = [&[u8::try_from(name.len()).unwrap()][..], name.as_bytes()].concat();
+    module.extend(crate::binary::section(0, &content));
+    let bundle = containerd.bundle(id).unwrap().pod("p").unwrap();
+    let bundle = bundle.file(GUEST, &module, 0o755).unwrap();
+    bundle.args(&[GUEST]).unwrap().overlay().unwrap()
+}
+
+/// Sets `[compile]` with a cgroup of this test alone.
+fn configure(containerd: &Containerd, more: &str) {
+    let group = format!("/{}-compile", containerd.namespace());
+    let text = format!("[compile]\ncgroup = \"{group}\"\n{more}\n");
+    containerd.configure(&text).unwrap();
+}
+
+/// The directories of the cgroup of this test's compiles.
+fn groups(containerd: &Containerd) -> Vec<std::path::PathBuf> {
+    let name = format!("{}-compile", containerd.namespace());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mut found: Vec<_> = mounts
+        .lines()
+        .filter(|line| line.contains(" - cgroup"))
+        .filter_map(|line| Some(Path::new(line.split(' ').nth(4)?).join(&name)))
+        .filter(|path| path.is_dir())
+        .collect();
+    found.dedup();
+    found
+}
+
+#[track_caller]
+fn nothing_is_left(containerd: &Containerd) {
+    let gone = poll(|| groups(containerd).is_empty().then_some(()));
+    assert!(gone.is_some(), "{:?}", groups(containerd));
+}
+
+fn shim_pid(shim: &Shim) -> u32 {
+    shim.connect_task("none").unwrap().shim_pid
+}
+
+fn status(pid: u32, name: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap().trim().to_owned()
+}
+
+/// A call of `Create` as it goes over the connection (ttrpc's `PROTOCOL.md`).
+fn frame(request: &CreateTaskRequest) -> Vec<u8> {
+    let request = Request {
+        service: "containerd.task.v3.Task".to_owned(),
+        method: "Create".to_owned(),
+        payload: request.write_to_bytes().unwrap(),
+        ..Default::default()
+    };
+    let payload = request.write_to_bytes().unwrap();
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    // Stream 1, a request, no flags.
+    [&length[..], &1_u32.to_be_bytes(), &[1, 0], &payload].concat()
+}
+
+/// Creates a container on another connection, which the caller cuts by a deadline or an end.
+fn creating<'s>(
+    scope: &'s std::thread::Scope<'s, '_>,
+    shim: &Shim,
+    bundle: &Bundle,
+) -> std::thread::ScopedJoinHandle<'s, String> {
+    let (address, request) = (shim.address().to_owned(), bundle.request());
+    scope.spawn(move || {
+        let shim = Shim::connect(&address).unwrap();
+        let created = shim
+            .deadline(Duration::from_secs(120))
+            .create_task(&request);
+        created.map_or_else(|error| error.to_string(), |_| "created".to_owned())
+    })
+}
+
+fn a_compiler_has_nothing_and_is_held_to_little(engine: &str) {
+    let containerd = containerd(engine);
+    configure(&containerd, "memory = 1073741824\ncpu = 0.5");
+    let bundle = slow(&containerd, "a");
+    let shim = containerd.start(&bundle).unwrap();
+    let pid = shim_pid(&shim);
+    std::thread::scope(|scope| {
+        let created = creating(scope, &shim, &bundle);
+        let compiler = poll(|| compiler(pid)).expect("the module is compiled");
+        // It enters its jail after it has been executed.
+        poll(|| (status(compiler, "Seccomp") == "2").then_some(())).expect("a filter");
+        let uid: u32 = status(compiler, "Uid")
+            .split('\t')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(uid >= 2_100_000_000, "{uid}");
+        assert_eq!(status(compiler, "NoNewPrivs"), "1");
+        for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+            assert_eq!(status(compiler, set), "0000000000000000", "{set}");
+        }
+        // The second pid is that of its own namespace.
+        assert_eq!(status(compiler, "NSpid"), format!("{compiler}\t1"));
+        let score = fs::read_to_string(format!("/proc/{compiler}/oom_score_adj")).unwrap();
+        assert_eq!(score.trim(), "1000");
+        for (namespace, differs) in [("pid", true), ("net", true), ("ipc", true), ("user", false)] {
+            let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap();
+            assert_eq!(
+                of(&compiler.to_string()) != of("self"),
+                differs,
+                "{namespace}"
+            );
+        }
+        let cgroups = fs::read_to_string(format!("/proc/{compiler}/cgroup")).unwrap();
+        let name = format!("/{}-compile/", containerd.namespace());
+        for line in cgroups.lines() {
+            let limited = ["memory", "cpu", "pids"].contains(&line.split(':').nth(1).unwrap());
+            assert!(!limited || line.contains(&name), "{cgroups}");
+        }
+        assert!(cgroups.contains(&name), "{cgroups}");
+        for directory in groups(&containerd) {
+            for group in fs::read_dir(&directory).unwrap().flatten() {
+                let read = |file: &str| fs::read_to_string(group.path().join(file)).ok();
+                if let Some(limit) = read("memory.limit_in_bytes").or(read("memory.max")) {
+                    assert_eq!(limit.trim(), "1073741824");
+                }
+                if let Some(quota) = read("cpu.cfs_quota_us") {
+                    assert_eq!(quota.trim(), "50000");
+                }
+            }
+        }
+        let launcher = crate::crash::parent(compiler).unwrap();
+        crate::signal(launcher, Signal::KILL);
+        created.join().unwrap();
+    });
+    nothing_is_left(&containerd);
+    finish(&containerd, &shim);
+}
+
+fn a_compile_ends_with_its_client(engine: &str) {
+    let containerd = containerd(engine);
+    configure(&containerd, "");
+    let bundle = slow(&containerd, "a");
+    let shim = containerd.start(&bundle).unwrap();
+    let pid = shim_pid(&shim);
+    let client = Shim::connect(shim.address()).unwrap();
+    let request = bundle.request();
+    let compiler = std::thread::scope(|scope| {
+        // The call ends with its time, and with it what it asked for.
+        let client = client.deadline(Duration::from_secs(3));
+        let created = scope.spawn(move || client.create_task(&request).unwrap_err());
+        let compiler = poll(|| compiler(pid)).expect("the module is compiled");
+        created.join().unwrap();
+        compiler
+    });
+    let launcher_ended = poll_for(Duration::from_secs(5), || (!lives(compiler)).then_some(()));
+    assert!(launcher_ended.is_some(), "the compiler goes on");
+    nothing_is_left(&containerd);
+    // Its id is free again, and a client that hangs up has the same effect.
+    let request = bundle.request();
+    let (compiler, _cut) = std::thread::scope(|scope| {
+        let stream = std::os::unix::net::UnixStream::connect(
+            shim.address()
+                .strip_prefix("unix://")
+                .unwrap_or(shim.address()),
+        )
+        .unwrap();
+        std::io::Write::write_all(&mut &stream, &frame(&request)).unwrap();
+        let found = scope.spawn(move || poll(|| crate::crash::compiler(pid)));
+        let compiler = found.join().unwrap().expect("the module is compiled");
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+        (compiler, stream)
+    });
+    let ended = poll_for(Duration::from_secs(5), || (!lives(compiler)).then_some(()));
+    assert!(ended.is_some(), "the compiler goes on");
+    nothing_is_left(&containerd);
+    finish(&containerd, &shim);
+}
+
+fn a_compiler_ends_with_its_launcher(engine: &str) {
+    let containerd = containerd(engine);
+    configure(&containerd, "");
+    let bundle = slow(&containerd, "a");
+    let shim = containerd.start(&bundle).unwrap();
+    let pid = shim_pid(&shim);
+    std::thread::scope(|scope| {
+        let created = creating(scope, &shim, &bundle);
+        let compiler = poll(|| compiler(pid)).expect("the module is compiled");
+        // The change of user would have cleared the signal of its parent's death.
+        poll(|| (status(compiler, "Seccomp") == "2").then_some(())).expect("a filter");
+        crate::signal(crate::crash::parent(compiler).unwrap(), Signal::KILL);
+        let ended = poll_for(Duration::from_secs(5), || (!lives(compiler)).then_some(()));
+        assert!(ended.is_some(), "the compiler goes on");
+        created.join().unwrap();
+    });
+    nothing_is_left(&containerd);
+    finish(&containerd, &shim);
+}
+
+fn no_more_compile_at_once_than_configured(engine: &str) {
+    let containerd = containerd(engine);
+    let cache = containerd.directory().join("cache");
+    let containerd = containerd.with_cache(&cache).unwrap();
+    configure(&containerd, "at_once = 1");
+    let [a, b] = ["a", "b"].map(|id| slow(&containerd, id));
+    let shim = containerd.start(&a).unwrap();
+    let pid = shim_pid(&shim);
+    std::thread::scope(|scope| {
+        let created = [creating(scope, &shim, &a), creating(scope, &shim, &b)];
+        let first = poll(|| compiler(pid)).expect("a module is compiled");
+        // Both launchers are there, and only one has a compiler.
+        let launchers = || crate::crash::children(pid).len() == 2;
+        poll(|| launchers().then_some(())).expect("two launchers");
+        assert_eq!(crate::crash::compilers(pid), [first]);
+        crate::signal(crate::crash::parent(first).unwrap(), Signal::KILL);
+        let second = poll(|| compiler(pid).filter(|pid| *pid != first)).expect("the other one");
+        crate::signal(crate::crash::parent(second).unwrap(), Signal::KILL);
+        for created in created {
+            assert!(created.join().unwrap().contains("without an answer"));
+        }
+    });
+    nothing_is_left(&containerd);
+    finish(&containerd, &shim);
+}
+
+fn a_compile_that_needs_too_much_memory_says_so(engine: &str) {
+    let containerd = containerd(engine);
+    configure(&containerd, "memory = 67108864");
+    let bundle = slow(&containerd, "a");
+    let shim = containerd.start(&bundle).unwrap();
+    let created = std::thread::scope(|scope| creating(scope, &shim, &bundle).join().unwrap());
+    assert!(
+        created.contains("more than compile.memory = 67108864"),
+        "{created}"
+    );
+    nothing_is_left(&containerd);
+    finish(&containerd, &shim);
+}
+
+/// A file that begins like a module and says to be 2 GiB large, of which nothing is on the disk.
+fn sparse(path: &Path) {
+    fs::write(path, b"\0asm\x01\0\0\0").unwrap();
+    fs::File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_len(2 << 30)
+        .unwrap();
+}
+
+fn a_module_that_is_too_large_is_refused_before_it_is_read(engine: &str) {
+    let containerd = containerd(engine);
+    let bundle = containerd.bundle("a").unwrap().guest(HELLO).unwrap();
+    sparse(&bundle.image().join("guest.wasm"));
+    let shim = containerd.start(&bundle).unwrap();
+    let begin = std::time::Instant::now();
+    let reason = refused(shim.create(&bundle), Code::INVALID_ARGUMENT);
+    assert!(begin.elapsed() < Duration::from_secs(2));
+    let expected = "2147483648 bytes, more than compile.module_size = 536870912";
+    assert!(reason.contains(expected), "{reason}");
+
+    let bundle = containerd
+        .bundle("b")
+        .unwrap()
+        .pod("b")
+        .unwrap()
+        .guest(IDLE)
+        .unwrap();
+    sparse(&bundle.image().join("large.wasm"));
+    let other = containerd.start(&bundle).unwrap();
+    other.create(&bundle).unwrap();
+    other.start("b").unwrap();
+    let process = serde_json::json!({
+        "args": ["/large.wasm"], "cwd": "/", "user": { "uid": 0, "gid": 0 },
+    });
+    let exec = other
+        .add_exec("b", "e", &process, Default::default())
+        .unwrap();
+    let begin = std::time::Instant::now();
+    let reason = refused(exec.start(), Code::INVALID_ARGUMENT);
+    assert!(begin.elapsed() < Duration::from_secs(2));
+    assert!(reason.contains(expected), "{reason}");
+    exec.delete().unwrap();
+    end(&other, "b");
+    other.shutdown();
+    // A limit of the node's own, and what is just within it.
+    let size = HELLO.wasm().len();
+    containerd
+        .configure(&format!("[compile]\nmodule_size = {}", size - 1))
+        .unwrap();
+    let bundle = containerd.bundle("c").unwrap().guest(HELLO).unwrap();
+    let reason = refused(shim.create(&bundle), Code::INVALID_ARGUMENT);
+    assert!(reason.contains("more than compile.module_size"), "{reason}");
+    containerd
+        .configure(&format!("[compile]\nmodule_size = {size}"))
+        .unwrap();
+    shim.create(&bundle).unwrap();
+    assert_eq!(run(&shim, "c"), 0);
+    shim.delete("c").unwrap();
+    finish(&containerd, &shim);
+}
+
+fn a_running_guest_has_one_descriptor_of_its_artifact_at_most(engine: &str) {
+    let (containerd, _bundle, shim, _output) = crate::running(engine, IDLE, "ready");
+    let pid = shim.state("a").unwrap().pid;
+    let cache = std::env::var(shimwright_testkit::CACHE_DIR_VARIABLE).unwrap_or_default();
+    let mut artifacts = 0;
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+        let target = fs::read_link(entry.path()).unwrap();
+        let metadata = fs::metadata(entry.path());
+        let is_file = metadata.is_ok_and(|metadata| metadata.is_file());
+        // Seen from a mount that is attached nowhere, a path begins there.
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let is_digest = name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_root = target == Path::new("/");
+        if !is_file || !(is_digest || is_root || target.starts_with(&cache)) {
+            continue;
+        }
+        artifacts += 1;
+        // Even root can neither write to it nor give it another mode.
+        let reopened = fs::File::options().write(true).open(entry.path());
+        assert_eq!(
+            reopened.unwrap_err().kind(),
+            std::io::ErrorKind::ReadOnlyFilesystem
+        );
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o4755);
+        let changed = fs::set_permissions(entry.path(), mode);
+        assert_eq!(
+            changed.unwrap_err().kind(),
+            std::io::ErrorKind::ReadOnlyFilesystem
+        );
+    }
+    assert!(artifacts <= 1, "{artifacts} descriptors of the artifact");
+    assert!(engine != "containerd-shim-wasmtime-v1" || artifacts == 1);
+    end(&shim, "a");
+    finish(&containerd, &shim);
+}
+
+/// Keeps a file mapped and, for each line that it reads, writes that byte near the file's end.
+const MAPPER: &str = r#"
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+int main(int argc, char **argv) {
+    int value, fd = open(argv[1], O_RDWR);
+    struct stat s;
+    if (fd < 0 || fstat(fd, &s)) return 1;
+    char *m = mmap(0, s.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (m == MAP_FAILED) return 2;
+    while (scanf("%d", &value) == 1) { m[s.st_size - 4] = value; puts("written"); fflush(stdout); }
+    return 0;
+}
+"#;
+
+/// A large guest that exits with this status, below 64, which is the fourth byte from its end.
+fn exits_with(status: u8) -> Vec<u8> {
+    let pad = [&[3][..], b"pad", &vec![0; 2 << 20]].concat();
+    // No locals; `i32.const`, `call` of `proc_exit`, `end`.
+    let code = [1, 6, 0, 0x41, status, 0x10, 0, 0x0b];
+    [
+        &b"\0asm\x01\0\0\0"[..],
+        &crate::binary::section(0, &pad),
+        &crate::binary::section(1, &[2, 0x60, 1, 0x7f, 0, 0x60, 0, 0]),
+        &crate::binary::section(
+            2,
+            &[
+                &[1, 22][..],
+                b"wasi_snapshot_preview1",
+                &[9],
+                b"proc_exit",
+                &[0, 0],
+            ]
+            .concat(),
+        ),
+        &crate::binary::section(3, &[1, 1]),
+        &crate::binary::section(5, &[1, 0, 1]),
+        &crate::binary::section(
+            7,
+            &[&[2, 6][..], b"_start", &[0, 1, 6], b"memory", &[2, 0]].concat(),
+        ),
+        &crate::binary::section(10, &code),
+    ]
+    .concat()
+}
+
+fn what_a_mapping_has_changed_is_what_runs(engine: &str) {
+    use std::io::{BufRead, Write};
+    let containerd = containerd(engine);
+    let mapper = containerd.directory().join("mapper");
+    fs::write(&mapper, super::program(&containerd, MAPPER)).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&mapper, executable).unwrap();
+    // In memory, where mappings change no time, and on a disk, where they do once.
+    let disk = Path::new("/var/tmp").join(containerd.namespace());
+    fs::create_dir(&disk).unwrap();
+    for (number, layer) in [containerd.directory().join("layer"), disk.clone()]
+        .iter()
+        .enumerate()
+    {
+        fs::create_dir_all(layer).unwrap();
+        fs::write(layer.join("guest.wasm"), exits_with(1)).unwrap();
+        let mut child = std::process::Command::new(&mapper)
+            .arg(layer.join("guest.wasm"))
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut write = |value: u8| {
+            writeln!(child.stdin.as_ref().unwrap(), "{value}").unwrap();
+            said.read_line(&mut String::new()).unwrap();
+        };
+        write(2);
+        // So old that its digest is remembered.
+        let changed = fs::metadata(layer.join("guest.wasm"))
+            .unwrap()
+            .modified()
+            .unwrap();
+        let is_old = || {
+            changed
+                .elapsed()
+                .is_ok_and(|age| age > Duration::from_secs(3))
+        };
+        poll(|| is_old().then_some(())).unwrap();
+        let first = containerd.bundle(&format!("first-{number}")).unwrap();
+        let shim = containerd.start(&first.pod("p").unwrap()).unwrap();
+        for value in [2, 3, 4] {
+            write(value);
+            let id = format!("c-{number}-{value}");
+            let bundle = containerd.bundle(&id).unwrap().pod("p").unwrap();
+            let bundle = bundle.args(&["/guest.wasm"]).unwrap();
+            let bundle = bundle.overlay_over(layer).unwrap();
+            shim.create(&bundle).unwrap();
+            assert_eq!(run(&shim, &id), u32::from(value), "{}", layer.display());
+            shim.delete(&id).unwrap();
+        }
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+        finish(&containerd, &shim);
+    }
+    fs::remove_dir_all(&disk).unwrap();
+}

@@ -1,0 +1,75 @@
+//! Who waits for the outcome of a call.
+//!
+//! The server drops the future that answers a call when its connection ends or its time is over.
+//! What the call does goes on in a task of its own, so that nothing is left half made, but is told:
+//! by a pipe, which a launcher can watch too.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use rustix::pipe::PipeFlags;
+use tokio::io::Interest;
+
+use crate::error::{Context, Error};
+use crate::sandbox::launcher::{Answer, Launcher};
+use crate::sys;
+
+/// How long a launcher may take to undo what it did once nobody waits for it.
+const BOUND: Duration = Duration::from_secs(5);
+
+/// Held by the future that answers a call.
+#[derive(Debug)]
+pub(super) struct Waiting(
+    #[expect(dead_code, reason = "what counts is when it is closed")] OwnedFd,
+);
+
+/// Tells whether that future is still there.
+#[derive(Debug)]
+pub(super) struct Wanted(OwnedFd);
+
+/// Both sides of a call.
+pub(super) fn call() -> Result<(Waiting, Wanted), Error> {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
+    Ok((Waiting(writer), Wanted(reader)))
+}
+
+impl Wanted {
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// The same for a launcher.
+    pub(super) fn try_clone(&self) -> Result<OwnedFd, Error> {
+        self.0.try_clone().context("duplicate a pipe")
+    }
+
+    /// Whether nobody waits any more.
+    pub(super) fn is_over(&self) -> bool {
+        sys::is_hung_up(&self.0).unwrap_or_default()
+    }
+
+    /// Waits for a launcher's answer. One that nobody waits for undoes what it did; one that cannot
+    /// is killed.
+    pub(super) async fn answer(&self, launcher: Launcher) -> Answer {
+        let handle = launcher.handle()?;
+        let pipe = sys::watch(self.try_clone()?).context("watch a pipe")?;
+        let over = pipe.async_io(Interest::READABLE, |pipe| match sys::is_hung_up(pipe) {
+            Ok(false) => Err(std::io::ErrorKind::WouldBlock.into()),
+            other => other,
+        });
+        let answer = launcher.reply();
+        tokio::pin!(answer);
+        tokio::select! {
+            biased;
+            answer = &mut answer => return answer,
+            _ = over => {}
+        }
+        tracing::info!("a client has gone before the outcome of its call was there");
+        if let Ok(answer) = tokio::time::timeout(BOUND, &mut answer).await {
+            return answer;
+        }
+        // It may have ended meanwhile.
+        let _ = sys::pidfd_send_signal(&handle, libc::SIGKILL);
+        answer.await
+    }
+}
