@@ -14,7 +14,7 @@ use crate::options::{self, RuntimeOptions};
 use crate::outbound::Outbound;
 use crate::policy::{self, Limits};
 use crate::sandbox::entrypoint::Entrypoint;
-use crate::sandbox::{entrypoint, join, rootfs, spawn};
+use crate::sandbox::{entrypoint, join, rootfs, spawn, supported};
 use crate::shim::bootstrap;
 use crate::stdio::uri;
 use crate::{bundle, cgroup, figures, image, metrics};
@@ -45,6 +45,7 @@ pub fn config(bytes: &[u8]) {
     let group = bundle::group(spec.annotations().as_ref(), "id");
     assert!(!group.is_empty());
     spawn::fuzz(&spec);
+    supported::fuzz(&spec);
     let process = spec.process().clone().unwrap_or_default();
     entrypoint::fuzz(spec.mounts().as_deref().unwrap_or_default(), &process);
     if let Ok(limits) = Limits::default().narrow_for(&spec) {

@@ -19,4 +19,5 @@ pub(crate) mod launcher;
 pub(crate) mod program;
 pub(crate) mod rootfs;
 pub(crate) mod spawn;
+pub(crate) mod supported;
 pub(crate) mod terminal;

@@ -16,6 +16,7 @@ use super::executor::Exec;
 use super::launcher::{Answer, Reply};
 use super::program::{ContainerKind, Programs};
 use super::spawn::{self, Spawn};
+use super::supported::{self, Node};
 use super::terminal::Wiring;
 use super::{cleanup, rootfs};
 use crate::bundle::{Bundle, Init, Record};
@@ -141,6 +142,8 @@ impl Job<'_> {
     fn plan(self, is_terminal: bool) -> Result<Plan, Error> {
         let mut spec = self.bundle.spec()?;
         require_mount_namespace(&spec)?;
+        supported::check(&spec, Node::discover(self.hierarchies.is_legacy()))?;
+        supported::complete(&mut spec, self.options.no_pivot_root);
         let root = absolute_root(&mut spec, self.bundle)?;
         let mut process = spec
             .process()
