@@ -4,6 +4,7 @@
     reason = "a command-line tool talks to its user on stdout"
 )]
 
+mod attack;
 mod bench;
 mod cargo;
 mod chaos;
@@ -44,9 +45,11 @@ usage: cargo xtask <command>
   e2e --methods                 print which of them shows each method of the Task service
   chaos [--seconds N] [--seed N] [--fault TEXT]
                                 faults in every step of a container's life, and what they leave (root)
+  attack [TEXT...] [--no-vm]    the tests that attack the node, or those whose names have one of these
+                                texts, with the cgroups of this machine and in the machine of vm (root)
   vm [TEXT...]                  tests of the shims whose names have one of these texts, by default those
-                                about control groups and of one engine, in an emulated machine with
-                                control groups of version 2 only (root)
+                                about cgroups, attacks, and all of one engine, in an emulated machine with
+                                cgroup v2 only (root)
   vm --chaos [ARGS]             chaos in that machine, whose clock may jump, with its arguments (root)
   fuzz [--seconds N] [--target NAME]
                                 the parsers of what others hand us, 10 seconds each, with cargo-fuzz
@@ -88,6 +91,7 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
         "demo" => demo::main(args),
         "test" => test::main(args),
         "e2e" => e2e::main(args),
+        "attack" => attack::main(args),
         "chaos" => chaos::main(args),
         "fuzz" => fuzz::main(args),
         "programs" => programs::main(args),

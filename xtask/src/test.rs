@@ -90,7 +90,8 @@ fn cargo_test(shims: &Path) -> Result<Tally> {
     count(command)
 }
 
-fn count(mut command: Command) -> Result<Tally> {
+/// Runs a program of tests and counts what it reports.
+pub(crate) fn count(mut command: Command) -> Result<Tally> {
     let (reader, writer) = std::io::pipe()?;
     command.stdout(Stdio::from(writer));
     let process = Process::spawn_as_is(command)?;

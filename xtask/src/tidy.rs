@@ -1,5 +1,7 @@
 //! `cargo xtask tidy`: what compilers cannot check, and ARCHITECTURE.md claims.
 
+mod threats;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,6 +80,7 @@ pub(crate) fn main() -> Result<ExitCode> {
         dependencies()?,
         example(&tree),
         links(&tree),
+        threats::check(&tree),
     ]
     .concat();
     for problem in &problems {

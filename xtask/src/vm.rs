@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::attack;
 use crate::cargo;
 use crate::chaos;
 use crate::debian;
@@ -18,9 +19,12 @@ use crate::wasmedge;
 
 use disk::{Disk, PROGRAMS};
 
-/// What is run if the user names no tests: all of one engine, and of the others what has to do with
-/// control groups: their files, and joining those of a container.
+/// What is run if the user names no tests: all of one engine, attacks also with one that compiles,
+/// and of the others what has to do with cgroups: their files, and joining those of a container.
+///
+/// A test takes some ten times as long there: `cargo xtask attack` tries the attacks on all engines.
 const DEFAULT: [&str; 3] = ["cgroup::", "join", "wasmi"];
+const COMPILING: &str = "wasmtime";
 
 /// For all tests.
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
@@ -53,13 +57,19 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
 
 /// The tests that `cargo xtask test` runs in an emulated machine.
 pub(crate) fn test() -> Result<Tally> {
+    run_tests(&[])
+}
+
+/// Runs tests with one of these texts in their names, or those of `cargo xtask test`, in an emulated
+/// machine, and counts them.
+pub(crate) fn run_tests(names: &[String]) -> Result<Tally> {
     let mut tally = Tally::default();
     if !EMULATED {
         println!("==> no emulated machine: it is an x86-64 one");
         return Ok(tally);
     }
-    println!("==> tests on control groups of version 2");
-    let outcome = Work::Tests(Vec::new()).run(&build()?)?;
+    println!("==> tests with cgroup v2 only");
+    let outcome = Work::Tests(names.to_vec()).run(&build()?)?;
     for line in &outcome.lines {
         tally += test::reported(line).unwrap_or_default();
     }
@@ -106,7 +116,7 @@ impl Work {
             "the emulated machine is an x86-64 one, and this machine is not"
         );
         debian::install_command(machine::PROGRAM, machine::PACKAGE)?;
-        let disk = Disk::make(&self.files(built)?, &self.command())?;
+        let disk = Disk::make(&self.files(built)?, &self.command()?)?;
         machine::run(&disk, self.deadline())
     }
 
@@ -128,11 +138,14 @@ impl Work {
     }
 
     /// The command that the machine executes.
-    fn command(&self) -> Vec<String> {
+    fn command(&self) -> Result<Vec<String>> {
         let path = |name: &str| format!("/{PROGRAMS}/{name}");
-        match self {
+        Ok(match self {
             Self::Tests(names) if names.is_empty() => {
                 let names = DEFAULT.iter().map(|&name| name.to_owned());
+                let attacks = attack::modules()?.into_iter();
+                let attacks = attacks.map(|module| format!("{module}::{COMPILING}::"));
+                let names = names.chain(attacks);
                 std::iter::once(path(TESTS)).chain(names).collect()
             }
             Self::Tests(names) => std::iter::once(path(TESTS)).chain(names.clone()).collect(),
@@ -150,7 +163,7 @@ impl Work {
                 words.extend(args.clone());
                 words
             }
-        }
+        })
     }
 
     fn deadline(&self) -> Duration {
@@ -162,7 +175,7 @@ impl Work {
 }
 
 /// Builds what goes into the machine, with the features of everything else.
-fn build() -> Result<Vec<PathBuf>> {
+pub(crate) fn build() -> Result<Vec<PathBuf>> {
     let mut args = vec![
         "build",
         "--release",
@@ -178,7 +191,7 @@ fn build() -> Result<Vec<PathBuf>> {
 }
 
 /// The executable of the shims' tests, in whose name cargo puts a number.
-fn test_program(built: &[PathBuf]) -> Result<PathBuf> {
+pub(crate) fn test_program(built: &[PathBuf]) -> Result<PathBuf> {
     let is_it = |path: &&PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name.and_then(|name| name.rsplit_once('-'));
@@ -200,10 +213,11 @@ mod tests {
 
     #[test]
     fn without_a_name_the_machine_runs_the_default() {
-        let command = parse(&[]).unwrap().command();
+        let command = parse(&[]).unwrap().command().unwrap();
         assert_eq!(command[0], "/usr/local/bin/shim");
-        assert_eq!(command[1..], DEFAULT);
-        let command = parse(&["stats", "b"]).unwrap().command();
+        assert_eq!(command[1..=DEFAULT.len()], DEFAULT);
+        assert!(command.contains(&"attack::spec::wasmtime::".to_owned()));
+        let command = parse(&["stats", "b"]).unwrap().command().unwrap();
         assert_eq!(command[1..], ["stats", "b"]);
     }
 
@@ -211,13 +225,13 @@ mod tests {
     fn the_clock_is_set_in_the_machine_only() {
         let work = parse(&["--chaos", "--seconds", "5"]).unwrap();
         assert_eq!(work.deadline(), CHAOS_DEADLINE + Duration::from_secs(5));
-        let command = work.command();
+        let command = work.command().unwrap();
         assert!(command.contains(&"--clock".to_owned()), "{command:?}");
         assert!(command.contains(&CLOCK.to_owned()), "{command:?}");
         assert!(command.ends_with(&["--seconds".to_owned(), "5".to_owned()]));
         // As a line for a failure says.
         let again = ["--chaos", "--shim", "/a", "--fault", "b"];
-        let command = parse(&again).unwrap().command();
+        let command = parse(&again).unwrap().command().unwrap();
         assert_eq!(command[2..], again[1..]);
     }
 

@@ -14,7 +14,7 @@ use crate::options::{self, RuntimeOptions};
 use crate::outbound::Outbound;
 use crate::policy::{self, Limits};
 use crate::sandbox::entrypoint::Entrypoint;
-use crate::sandbox::{entrypoint, home, join, rootfs, spawn};
+use crate::sandbox::{entrypoint, home, join, rootfs, spawn, supported};
 use crate::shim::bootstrap;
 use crate::stdio::uri;
 use crate::{bundle, cgroup, figures, image, metrics};
@@ -49,6 +49,7 @@ pub fn config(bytes: &[u8]) {
     let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
     let devices = resources.and_then(|resources| resources.devices().as_deref());
     cgroup::devices::fuzz(devices.unwrap_or_default(), &spec);
+    supported::fuzz(&spec);
     let process = spec.process().clone().unwrap_or_default();
     entrypoint::fuzz(spec.mounts().as_deref().unwrap_or_default(), &process);
     if let Ok(limits) = Limits::default().narrow_for(&spec) {

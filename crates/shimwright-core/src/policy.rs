@@ -47,15 +47,27 @@ pub(crate) fn restrict(spec: &mut Spec) {
         .into_iter()
         .filter(|mount| !is_kernels(mount))
         .collect();
-    // What the spec masks is below the file systems that are left out.
-    let mut masked = None;
+    // Most of what the spec masks is below the file systems that are left out.
+    let left_out: Vec<_> = spec
+        .mounts()
+        .iter()
+        .flatten()
+        .filter(|m| is_kernels(m))
+        .collect();
+    let remaining = |paths: &Option<Vec<String>>| -> Vec<String> {
+        let is_left_out = |path: &&String| {
+            let mut places = left_out.iter().map(|mount| mount.destination());
+            places.any(|place| Path::new(path).starts_with(place))
+        };
+        let paths = paths.iter().flatten();
+        paths.filter(|path| !is_left_out(path)).cloned().collect()
+    };
+    let linux = spec.linux().as_ref();
+    let mut masked = linux.map_or(Vec::new(), |linux| remaining(linux.masked_paths()));
+    let read_only = linux.map_or(Vec::new(), |linux| remaining(linux.readonly_paths()));
     if needs_proc {
         let places = proc.iter().map(|mount| mount.destination());
-        masked = Some(
-            places
-                .map(|place| place.to_string_lossy().into_owned())
-                .collect(),
-        );
+        masked.extend(places.map(|place| place.to_string_lossy().into_owned()));
         kept.splice(0..0, proc);
     }
     for mount in &mut kept {
@@ -66,10 +78,11 @@ pub(crate) fn restrict(spec: &mut Spec) {
         // The image's own could not be used.
         kept.insert(0, own_devices());
     }
+    let some = |paths: Vec<String>| Some(paths).filter(|paths| !paths.is_empty());
     spec.set_mounts(Some(kept));
     if let Some(mut linux) = spec.linux().clone() {
-        linux.set_masked_paths(masked);
-        linux.set_readonly_paths(None);
+        linux.set_masked_paths(some(masked));
+        linux.set_readonly_paths(some(read_only));
         spec.set_linux(Some(linux));
     }
     if let Some(mut process) = spec.process().clone() {
@@ -309,6 +322,22 @@ mod tests {
         assert_eq!(paths("rw"), ["/x"]);
         let below = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/pids"];
         assert_eq!(paths("ro"), ["/x", "/sys/fs/cgroup", below[0], below[1]]);
+    }
+
+    #[test]
+    fn what_is_masked_elsewhere_stays_masked() {
+        let mut spec: Spec = serde_json::from_str(
+            r#"{"ociVersion":"1.0.2","mounts":[{"destination":"/proc","type":"proc"},
+            {"destination":"/sys","type":"sysfs"}],
+            "linux":{"maskedPaths":["/proc/kcore","/secret"],
+            "readonlyPaths":["/proc/sys","/procedures"]}}"#,
+        )
+        .unwrap();
+        restrict(&mut spec);
+        let linux = spec.linux().as_ref().unwrap();
+        let one = |path: &str| Some(vec![path.to_owned()]);
+        assert_eq!(linux.masked_paths(), &one("/secret"));
+        assert_eq!(linux.readonly_paths(), &one("/procedures"));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(crate) mod launcher;
 pub(crate) mod program;
 pub(crate) mod rootfs;
 pub(crate) mod spawn;
+pub(crate) mod supported;
 pub(crate) mod terminal;
 pub(crate) mod update;
 mod view;

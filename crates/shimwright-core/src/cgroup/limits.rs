@@ -288,15 +288,21 @@ fn unified(directory: &Path, resources: &LinuxResources) -> Result<Vec<Write>, E
     let mut others: Vec<_> = resources.unified().iter().flatten().collect();
     others.sort();
     for (file, value) in others {
-        let is_limit = file.split_once('.').is_some_and(|(controller, limit)| {
-            !controller.is_empty() && controller != "cgroup" && !limit.is_empty()
-        });
-        if !is_limit || file.contains('/') {
+        if !is_unified(file) {
             return Err(Error::invalid(format!("unified: {file:?} is not a limit")));
         }
         plan.push(Write::new(directory, file, value));
     }
     Ok(plan)
+}
+
+/// Whether a name of `unified` is that of a limit: a file of the container's own group that does not
+/// change the group itself.
+pub(crate) fn is_unified(file: &str) -> bool {
+    let is_limit = file.split_once('.').is_some_and(|(controller, limit)| {
+        !controller.is_empty() && controller != "cgroup" && !limit.is_empty()
+    });
+    is_limit && !file.contains('/')
 }
 
 fn unified_cpu(directory: &Path, cpu: &LinuxCpu) -> Result<Vec<Write>, Error> {

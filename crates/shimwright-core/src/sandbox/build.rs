@@ -18,6 +18,7 @@ use super::home;
 use super::launcher::{Answer, Reply};
 use super::program::{ContainerKind, Programs};
 use super::spawn::{self, Spawn};
+use super::supported::{self, Node};
 use super::terminal::Wiring;
 use super::{cleanup, rootfs};
 use crate::bundle::{Bundle, Init, Record};
@@ -155,6 +156,8 @@ impl Job<'_> {
     fn plan(self, is_terminal: bool) -> Result<Plan, Error> {
         let mut spec = self.bundle.spec()?;
         require_mount_namespace(&spec)?;
+        supported::check(&spec, Node::discover(self.hierarchies.is_legacy()))?;
+        supported::complete(&mut spec, self.options.no_pivot_root);
         let root = absolute_root(&mut spec, self.bundle)?;
         rootfs::refuse_linked_devices(&root)?;
         let mut process = spec

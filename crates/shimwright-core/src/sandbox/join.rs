@@ -21,6 +21,7 @@ use super::home;
 use super::launcher::{Answer, Reply};
 use super::program::{ContainerKind, Programs};
 use super::spawn::{self, Setup};
+use super::supported::{self, Node};
 use super::terminal::Wiring;
 use super::view::View;
 use crate::bundle::{Bundle, Init};
@@ -60,6 +61,7 @@ impl Join<'_> {
             .with_context(|| format!("enter the bundle {}", bundle.directory().display()))?;
         check_terminal(process, matches!(stdio, Stdio::Terminal))?;
         let mut spec = bundle.spec()?;
+        supported::check_exec(process, &spec, Node::discover(false))?;
         let root = self.root().context("look into the container")?;
         // What is mounted in the container is seen through its own root.
         let root_path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
@@ -71,6 +73,7 @@ impl Join<'_> {
         let is_guest = exec.kind() == ContainerKind::Wasm;
         policy::capabilities::complete(&mut process, is_guest);
         exec.limits.apply_to(&mut process);
+        supported::complete_process(&mut process);
         let process = &process;
         drop(root);
         let (failure, said) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;

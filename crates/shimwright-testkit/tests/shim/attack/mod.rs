@@ -2,6 +2,7 @@
 //!
 //! The markers are harmless. `cargo xtask attack` runs these tests alone.
 
+mod advisories;
 mod compile;
 mod devices;
 mod root;

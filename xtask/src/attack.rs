@@ -1,0 +1,160 @@
+//! `cargo xtask attack`: the attacks on the node, from an image, a spec, a guest or a client, that the
+//! tests of the shims try, with the cgroups of this machine and with cgroup v2 only.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use crate::cargo;
+use crate::debian;
+use crate::e2e::Tally;
+use crate::error::{Result, ensure};
+use crate::leak;
+use crate::process;
+use crate::test;
+use crate::vm;
+use crate::wasmedge;
+
+/// The module of the tests of the shims that holds the attacks.
+const MODULE: &str = "attack::";
+
+/// Where its files are.
+const FILES: &str = "crates/shimwright-testkit/tests/shim/attack";
+
+/// To list the tests.
+const QUERY_DEADLINE: Duration = Duration::from_secs(60);
+
+pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+    let wanted = Wanted::parse(args)?;
+    debian::require_root("attack")?;
+    debian::install_missing()?;
+    leak::adopt_orphans()?;
+    println!("==> building the shims and their tests");
+    let built = vm::build()?;
+    wasmedge::build()?;
+    let program = vm::test_program(&built)?;
+    let names = wanted.names(&list(&program)?);
+    ensure!(!names.is_empty(), "no attack has a name with these texts");
+    println!("==> attacks with the cgroups of this machine");
+    let mut tally = here(
+        &program,
+        &cargo::directory_of(&cargo::SHIMS, &built)?,
+        &names,
+    )?;
+    if wanted.vm {
+        let all = [MODULE.to_owned()];
+        let some = if wanted.texts.is_empty() {
+            &all[..]
+        } else {
+            &names
+        };
+        tally += vm::run_tests(some)?;
+    }
+    println!("\n{tally}");
+    Ok(if tally.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The files of attacks, by the names of their modules.
+pub(crate) fn modules() -> Result<Vec<String>> {
+    let mut modules = Vec::new();
+    for file in std::fs::read_dir(cargo::workspace_root().join(FILES))? {
+        let path = file?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        if name != "mod" {
+            modules.push(format!("{MODULE}{name}"));
+        }
+    }
+    modules.sort();
+    Ok(modules)
+}
+
+/// What the user asks for.
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted {
+    texts: Vec<String>,
+    vm: bool,
+}
+
+impl Wanted {
+    fn parse(args: &[String]) -> Result<Self> {
+        let (options, texts): (Vec<_>, Vec<_>) =
+            args.iter().cloned().partition(|arg| arg.starts_with('-'));
+        ensure!(
+            options.iter().all(|option| option == "--no-vm"),
+            "attack takes texts that names of its tests have, and --no-vm"
+        );
+        Ok(Self {
+            texts,
+            vm: options.is_empty(),
+        })
+    }
+
+    /// The attacks among the names of tests that have one of the texts.
+    fn names(&self, all: &[String]) -> Vec<String> {
+        let is_wanted = |name: &&String| {
+            let mut texts = self.texts.iter();
+            name.starts_with(MODULE)
+                && (self.texts.is_empty() || texts.any(|text| name.contains(text.as_str())))
+        };
+        all.iter().filter(is_wanted).cloned().collect()
+    }
+}
+
+/// The names of all tests of the shims.
+fn list(program: &Path) -> Result<Vec<String>> {
+    let mut command = Command::new(program);
+    command.args(["--list", "--format", "terse"]);
+    let text = process::run(command, QUERY_DEADLINE)?.success()?;
+    let names = text.lines().filter_map(|line| line.strip_suffix(": test"));
+    Ok(names.map(str::to_owned).collect())
+}
+
+fn here(program: &Path, shims: &Path, names: &[String]) -> Result<Tally> {
+    let cache = tempfile::Builder::new().prefix("shimwright-").tempdir()?;
+    let mut command = Command::new(program);
+    command.arg("--exact").args(names);
+    command.env("SHIMWRIGHT_SHIM_DIR", shims);
+    command.env("SHIMWRIGHT_CACHE_DIR", cache.path());
+    test::count(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Wanted> {
+        Wanted::parse(&crate::words(words))
+    }
+
+    #[test]
+    fn texts_choose_among_the_attacks_alone() {
+        let all = crate::words(&[
+            "attack::spec::wasmi::a",
+            "attack::root::wasmi::b",
+            "exec::a",
+        ]);
+        let names = |texts: &[&str]| parse(texts).unwrap().names(&all);
+        assert_eq!(names(&[]), all[..2]);
+        assert_eq!(names(&["::a"]), all[..1]);
+        assert_eq!(names(&["spec", "root"]), all[..2]);
+        assert!(names(&["exec"]).is_empty());
+    }
+
+    #[test]
+    fn the_emulated_machine_can_be_left_out() {
+        assert!(parse(&[]).unwrap().vm);
+        assert!(!parse(&["spec", "--no-vm"]).unwrap().vm);
+        assert!(parse(&["--exact"]).is_err());
+    }
+
+    #[test]
+    fn each_file_of_attacks_is_found() {
+        let modules = modules().unwrap();
+        assert!(modules.contains(&"attack::spec".to_owned()), "{modules:?}");
+        assert!(!modules.contains(&"attack::mod".to_owned()), "{modules:?}");
+    }
+}
