@@ -27,7 +27,7 @@ pub(crate) struct Config {
 
 /// What compiling and fetching may cost this node. A compiled program is used by all containers, so
 /// these are the node's costs, not those of the container that came first: see
-/// `docs/decisions/0010-compiling.md`.
+/// `docs/decisions/0012-compiling.md`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Compile {

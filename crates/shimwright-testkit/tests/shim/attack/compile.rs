@@ -206,6 +206,8 @@ fn a_compile_ends_with_its_client(engine: &str) {
     let launcher_ended = poll_for(Duration::from_secs(5), || (!lives(compiler)).then_some(()));
     assert!(launcher_ended.is_some(), "the compiler goes on");
     nothing_is_left(&containerd);
+    // The launcher undoes what it made.
+    poll(|| crate::crash::children(pid).is_empty().then_some(())).expect("no launcher");
     // Its id is free again, and a client that hangs up has the same effect.
     let request = bundle.request();
     let (compiler, _cut) = std::thread::scope(|scope| {
@@ -273,10 +275,35 @@ fn no_more_compile_at_once_than_configured(engine: &str) {
     finish(&containerd, &shim);
 }
 
+/// A module with one function of more than two million instructions, which a compiler has in its memory
+/// at once.
+fn large() -> Vec<u8> {
+    let body = [
+        &[0, 0x41, 0][..],
+        &[0x41, 1, 0x6a].repeat(1_200_000),
+        &[0x1a, 0x0b],
+    ]
+    .concat();
+    let code = [&crate::binary::leb128(body.len())[..], &body].concat();
+    [
+        &b"\0asm\x01\0\0\0"[..],
+        &crate::binary::section(1, &[1, 0x60, 0, 0]),
+        &crate::binary::section(3, &[1, 0]),
+        &crate::binary::section(7, &[&[1, 6][..], b"_start", &[0, 0]].concat()),
+        &crate::binary::section(10, &[&[1][..], &code].concat()),
+    ]
+    .concat()
+}
+
 fn a_compile_that_needs_too_much_memory_says_so(engine: &str) {
     let containerd = containerd(engine);
     configure(&containerd, "memory = 67108864");
-    let bundle = slow(&containerd, "a");
+    let bundle = containerd
+        .bundle("a")
+        .unwrap()
+        .file(GUEST, &large(), 0o755)
+        .unwrap();
+    let bundle = bundle.args(&[GUEST]).unwrap();
     let shim = containerd.start(&bundle).unwrap();
     let created = std::thread::scope(|scope| creating(scope, &shim, &bundle).join().unwrap());
     assert!(
