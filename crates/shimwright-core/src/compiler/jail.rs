@@ -103,7 +103,9 @@ impl Jail {
 const SCRATCH: u64 = landlock::files::READ_FILE
     | landlock::files::WRITE_FILE
     | landlock::files::READ_DIR
+    | landlock::files::MAKE_DIR
     | landlock::files::MAKE_REG
+    | landlock::files::REMOVE_DIR
     | landlock::files::REMOVE_FILE
     | landlock::files::TRUNCATE;
 

@@ -20,7 +20,9 @@ pub(crate) mod files {
     pub(crate) const WRITE_FILE: u64 = 1 << 1;
     pub(crate) const READ_FILE: u64 = 1 << 2;
     pub(crate) const READ_DIR: u64 = 1 << 3;
+    pub(crate) const REMOVE_DIR: u64 = 1 << 4;
     pub(crate) const REMOVE_FILE: u64 = 1 << 5;
+    pub(crate) const MAKE_DIR: u64 = 1 << 7;
     pub(crate) const MAKE_REG: u64 = 1 << 8;
     pub(crate) const TRUNCATE: u64 = 1 << 14;
     /// Every right that this file knows, up to version 5 of the interface.
