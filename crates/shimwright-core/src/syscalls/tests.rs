@@ -1,3 +1,5 @@
+//! What the filter of a runner answers, asked of the lists and of the kernel.
+
 use libc::BPF_K;
 
 use super::filter::{ALLOW, ARCHITECTURE};

@@ -301,7 +301,7 @@ fn an_update_changes_the_rules_at_once_or_not_at_all(engine: &str) {
     let rule = json!({ "allow": true, "type": "c", "major": 42, "minor": 0, "access": "rw" });
     allowed(&mut container, false);
     container
-        .update(&json!({ "devices": and(&[rule.clone()]) }))
+        .update(&json!({ "devices": and(std::slice::from_ref(&rule)) }))
         .unwrap();
     allowed(&mut container, true);
     // What says nothing about devices changes none.
