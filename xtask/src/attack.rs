@@ -18,9 +18,6 @@ use crate::wasmedge;
 /// The module of the tests of the shims that holds the attacks.
 const MODULE: &str = "attack::";
 
-/// Where its files are.
-const FILES: &str = "crates/shimwright-testkit/tests/shim/attack";
-
 /// To list the tests.
 const QUERY_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -56,20 +53,6 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// The files of attacks, by the names of their modules.
-pub(crate) fn modules() -> Result<Vec<String>> {
-    let mut modules = Vec::new();
-    for file in std::fs::read_dir(cargo::workspace_root().join(FILES))? {
-        let path = file?.path();
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        if name != "mod" {
-            modules.push(format!("{MODULE}{name}"));
-        }
-    }
-    modules.sort();
-    Ok(modules)
 }
 
 /// What the user asks for.
@@ -149,12 +132,5 @@ mod tests {
         assert!(parse(&[]).unwrap().vm);
         assert!(!parse(&["spec", "--no-vm"]).unwrap().vm);
         assert!(parse(&["--exact"]).is_err());
-    }
-
-    #[test]
-    fn each_file_of_attacks_is_found() {
-        let modules = modules().unwrap();
-        assert!(modules.contains(&"attack::spec".to_owned()), "{modules:?}");
-        assert!(!modules.contains(&"attack::mod".to_owned()), "{modules:?}");
     }
 }

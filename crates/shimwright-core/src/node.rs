@@ -61,7 +61,8 @@ impl Default for Compile {
     fn default() -> Self {
         Self {
             cgroup: PathBuf::from("/shimwright-compile"),
-            memory: 2 << 30,
+            // LLVM takes 2 to 3 GiB for PHP.
+            memory: 4 << 30,
             cpu: 1.0,
             at_once: None,
             deadline: 600,

@@ -9,6 +9,7 @@ mod arguments;
 mod filter;
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{c_long, sock_filter};
 
@@ -335,6 +336,9 @@ const ABSENT: &[c_long] = &[libc::SYS_clone3];
 const FILTER_FLAGS: libc::c_ulong =
     libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
 
+/// Whether this process runs a guest, and only that.
+static RESTRICTED: AtomicBool = AtomicBool::new(false);
+
 /// Lets this process, with all of its threads and for good, make only the system calls that an
 /// engine needs.
 ///
@@ -345,6 +349,7 @@ const FILTER_FLAGS: libc::c_ulong =
 ///
 /// The kernel has no such filters, or an earlier filter forbids to add one.
 pub fn restrict_system_calls() -> io::Result<()> {
+    RESTRICTED.store(true, Ordering::Relaxed);
     // A guest of ours has this already; without it, adding a filter is a privilege.
     rustix::thread::set_no_new_privs(true)?;
     let pid = rustix::process::getpid().as_raw_pid();
@@ -361,10 +366,16 @@ pub fn restrict_system_calls() -> io::Result<()> {
 /// The kernel refuses every mapping that is executable, of files too, and every change that makes
 /// memory executable; kernels since 6.3 are told so a second time (`PR_SET_MDWE` of `prctl(2)`).
 ///
+/// A process that has not called [`restrict_system_calls`] is no runner, but may be a test that runs one
+/// guest after the other: there this does nothing.
+///
 /// # Errors
 ///
 /// The kernel has no filters of system calls, or an earlier filter forbids to add one.
 pub fn forbid_new_code() -> io::Result<()> {
+    if !RESTRICTED.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     // Behind the first filter it can only be asked for.
     if !rustix::thread::no_new_privs()? {
         rustix::thread::set_no_new_privs(true)?;

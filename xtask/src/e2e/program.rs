@@ -118,7 +118,7 @@ fn environment(stage: &mut Stage) -> Result<()> {
         .filter(|line| !line.starts_with("PATH="))
         .collect();
     ensure!(
-        finished.code == 0 && own == ["FIRST=1", "EMPTY="],
+        finished.code == 0 && own == ["FIRST=1", "EMPTY=", "HOME=/"],
         "the guest has {finished:?}"
     );
     Ok(())

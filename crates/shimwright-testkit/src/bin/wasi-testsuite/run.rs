@@ -144,6 +144,14 @@ fn describe(
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
+    // A container has a `HOME` besides, which the guest is not given.
+    let names: Vec<_> = run.env.keys().map(String::as_str).collect();
+    let names = if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(",")
+    };
+    env.push(format!("SHIMWRIGHT_ENVIRONMENT={names}"));
     env.extend(address.map(|address| format!("SHIMWRIGHT_HTTP_ADDRESS={address}")));
     fs::create_dir(bundle.image().join(DEVICES))?;
     bundle.file(&program, wasm, 0o755)?.spec(|spec| {

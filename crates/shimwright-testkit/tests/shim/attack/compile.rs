@@ -470,7 +470,7 @@ fn what_a_mapping_has_changed_is_what_runs(engine: &str) {
     fs::set_permissions(&mapper, executable).unwrap();
     // In memory, where mappings change no time, and on a disk, where they do once.
     let disk = Path::new("/var/tmp").join(containerd.namespace());
-    fs::create_dir(&disk).unwrap();
+    fs::create_dir_all(&disk).unwrap();
     for (number, layer) in [containerd.directory().join("layer"), disk.clone()]
         .iter()
         .enumerate()

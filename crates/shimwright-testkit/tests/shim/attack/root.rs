@@ -256,6 +256,11 @@ fn check_cannot_be_written(link: &str) {
     let errno = |error: std::io::Error| error.raw_os_error();
     let changed = fs::set_permissions(&path, mode).map_err(errno);
     assert_eq!(changed, Err(Some(libc::EROFS)), "mode of {link}");
+    if fs::metadata(&path).unwrap().is_dir() {
+        let made = fs::create_dir(Path::new(&path).join("attack")).map_err(errno);
+        assert_eq!(made, Err(Some(libc::EROFS)), "{link}");
+        return;
+    }
     let opened = File::options()
         .write(true)
         .open(&path)
@@ -646,14 +651,14 @@ fn a_device_in_place_of_the_entrypoint_is_not_opened(engine: &str) {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
     let bundle = bundle.args(&["/device"]).unwrap();
     let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
-    inotify::add_watch(&watch, &path, WatchFlags::OPEN).unwrap();
+    inotify::add_watch(&watch, &path, WatchFlags::OPEN | WatchFlags::ATTRIB).unwrap();
     let shim = containerd.start(&bundle).unwrap();
     assert!(shim.create(&bundle).is_err());
     let mut event = [0; 512];
     let opened = rustix::io::read(&watch, &mut event);
     assert_eq!(opened, Err(rustix::io::Errno::AGAIN));
     // The watch works.
-    File::open(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
     assert!(rustix::io::read(&watch, &mut event).is_ok());
     finish(&containerd, &shim);
 }
