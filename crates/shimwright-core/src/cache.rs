@@ -9,6 +9,7 @@ mod eviction;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -27,6 +28,8 @@ pub(crate) const DIRECTORY_VARIABLE: &str = "SHIMWRIGHT_CACHE_DIR";
 
 /// The byte of the first turn to compile: beyond those of all keys.
 const FIRST_TURN: i64 = 1 << 61;
+/// The byte of the first group to compile in: beyond those of all turns.
+const FIRST_GROUP: i64 = 1 << 62;
 
 /// A SHA-256 digest in hexadecimal.
 pub(crate) type Hex = String;
@@ -184,6 +187,12 @@ impl Cache {
     /// Takes one of the turns to compile, if it is free; it ends with the open file.
     pub(crate) fn try_turn(lock: &File, number: u16) -> io::Result<bool> {
         sys::try_lock_byte(lock.as_fd(), FIRST_TURN + i64::from(number))
+    }
+
+    /// Takes a cgroup to compile in, if it is free; it is so again with the end of the open file.
+    pub(crate) fn try_group(lock: &File, group: &Path) -> io::Result<bool> {
+        let offset = lock_offset(&digest(group.as_os_str().as_bytes()));
+        sys::try_lock_byte(lock.as_fd(), FIRST_GROUP + offset)
     }
 
     /// A name of this cache among those of the node.

@@ -447,6 +447,19 @@ impl Cgroups {
         cgroups
     }
 
+    /// The names, which begin with `prefix`, of the groups directly below.
+    pub(crate) fn below(&self, prefix: &str) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for directory in self.directories.values() {
+            let found = subdirectories(directory).unwrap_or_default();
+            names.extend(found.iter().filter_map(|found| {
+                let name = found.file_name()?.to_str()?;
+                name.starts_with(prefix).then(|| name.to_owned())
+            }));
+        }
+        names
+    }
+
     /// Whether there are any of these directories.
     pub(crate) fn exist(&self) -> bool {
         self.directories

@@ -160,9 +160,15 @@ impl TaskService for Service {
         _: &TtrpcContext,
         request: api::DeleteRequest,
     ) -> TtrpcResult<api::DeleteResponse> {
-        let target = self.target(&request.id, &request.exec_id)?;
         let tasks = Arc::clone(&self.tasks);
-        let deleted = tokio::spawn(async move { tasks.delete(target).await }).await;
+        let deleted = tokio::spawn(async move {
+            if request.exec_id.is_empty() {
+                tasks.give_up(&request.id).await;
+            }
+            let target = tasks.target(&request.id, &request.exec_id)?;
+            tasks.delete(target).await
+        })
+        .await;
         let (process, exited) = reply::joined(deleted)?;
         Ok(reply::delete(process, exited))
     }
@@ -204,9 +210,16 @@ impl TaskService for Service {
         request: api::ShutdownRequest,
     ) -> TtrpcResult<api::Empty> {
         self.tasks.release(&request.id);
-        if self.is_idle() {
-            self.shutdown.notify_one();
-        }
+        let service = self.clone();
+        let ended = tokio::spawn(async move {
+            service.tasks.give_up(&request.id).await;
+            if service.is_idle() {
+                service.shutdown.notify_one();
+            }
+            Ok(())
+        })
+        .await;
+        reply::joined(ended)?;
         Ok(api::Empty::new())
     }
 

@@ -1,12 +1,12 @@
 //! The cgroup of one compile, and its turn.
 //!
 //! At most so many compile at once on a node. Each holds a lock of the cache's, of which there are
-//! as many, and so has a number that no other has. Its cgroup has that name: what a killed launcher
-//! has left is found by the next one that gets the number, or by anyone who sees that nobody has it.
+//! as many, and so has a number that no other has. Its cgroup has that name, and a lock of its own,
+//! since who compiles by another configuration has another group with the same number. A group that
+//! nobody has locked was left by a launcher that was killed: whoever sees it removes it.
 
 use std::fs::File;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -75,7 +75,11 @@ impl<'a> Turn<'a> {
             pause(wanted)?;
         };
         let hierarchies = Hierarchies::discover().context("find the cgroup hierarchies")?;
-        let path = path(cache, config, number)?;
+        let path = config.cgroup().join(format!("{}{number}", prefix(cache)?));
+        // Somebody may be removing what was left of it.
+        while !Cache::try_group(&lock, &path).context("lock the cache")? {
+            pause(wanted)?;
+        }
         let cgroups = hierarchies.for_controllers(&path, &CONTROLLERS);
         let mut turn = Self {
             _lock: lock,
@@ -192,10 +196,11 @@ pub(crate) fn sweep(config: &Compile) -> Result<(), Error> {
         return Ok(());
     }
     let cache = Cache::open()?;
-    for number in 0..config.at_once() {
-        let group = hierarchies.for_controllers(&path(&cache, config, number)?, &CONTROLLERS);
+    for name in above.below(&prefix(&cache)?) {
+        let path = config.cgroup().join(name);
         let lock = cache.lock_file()?;
-        if group.exist() && Cache::try_turn(&lock, number).context("lock the cache")? {
+        if Cache::try_group(&lock, &path).context("lock the cache")? {
+            let group = hierarchies.for_controllers(&path, &CONTROLLERS);
             let _ = group.kill_all(BOUND).and_then(|()| group.remove(BOUND));
         }
     }
@@ -203,11 +208,9 @@ pub(crate) fn sweep(config: &Compile) -> Result<(), Error> {
     Ok(())
 }
 
-/// The cgroup of a number. Shims with another cache have other locks, and so other groups.
-fn path(cache: &Cache, config: &Compile, number: u16) -> Result<PathBuf, Error> {
-    Ok(config
-        .cgroup()
-        .join(format!("{}-{number}", cache.identity()?)))
+/// What the names of the groups of a cache begin with: shims with another one have other locks.
+fn prefix(cache: &Cache) -> Result<String, Error> {
+    Ok(format!("{}-", cache.identity()?))
 }
 
 /// Waits a moment, and tells if nobody waits for the outcome any more.

@@ -5,6 +5,7 @@
 //! by a pipe, which a launcher can watch too.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::pipe::PipeFlags;
@@ -19,21 +20,50 @@ const BOUND: Duration = Duration::from_secs(5);
 
 /// Held by the future that answers a call.
 #[derive(Debug)]
-pub(super) struct Waiting(
-    #[expect(dead_code, reason = "what counts is when it is closed")] OwnedFd,
-);
+pub(super) struct Waiting(Caller);
 
 /// Tells whether that future is still there.
 #[derive(Debug)]
-pub(super) struct Wanted(OwnedFd);
+pub(super) struct Wanted(OwnedFd, Caller);
+
+/// Who waits, or has gone.
+#[derive(Clone, Debug)]
+pub(super) struct Caller(Arc<Mutex<Option<OwnedFd>>>);
 
 /// Both sides of a call.
 pub(super) fn call() -> Result<(Waiting, Wanted), Error> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
-    Ok((Waiting(writer), Wanted(reader)))
+    let caller = Caller(Arc::new(Mutex::new(Some(writer))));
+    Ok((Waiting(caller.clone()), Wanted(reader, caller)))
+}
+
+impl Caller {
+    /// From now on nobody waits, whether the client is there or not.
+    pub(super) fn give_up(&self) {
+        drop(self.writer().take());
+    }
+
+    /// Whether nobody waits any more.
+    pub(super) fn has_gone(&self) -> bool {
+        self.writer().is_none()
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.give_up();
+    }
 }
 
 impl Wanted {
+    pub(super) fn caller(&self) -> Caller {
+        self.1.clone()
+    }
+
     pub(super) fn descriptor(&self) -> RawFd {
         self.0.as_raw_fd()
     }

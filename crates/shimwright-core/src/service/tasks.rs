@@ -17,7 +17,7 @@ use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::topics;
 use tokio::sync::watch;
 
-use super::client::Wanted;
+use super::client::{Caller, Wanted};
 use super::execs::Exec;
 use super::io::{Io, Pending, StreamPaths, descriptors};
 use super::reply;
@@ -77,6 +77,8 @@ pub(super) struct Task {
     pub(super) bundle: Bundle,
     pub(super) io: Io,
     pub(super) shared: Arc<Shared>,
+    /// Who asked for it.
+    creator: Caller,
     state: watch::Sender<State>,
     /// What is known once the sandbox exists.
     sandbox: OnceLock<Sandbox>,
@@ -153,13 +155,33 @@ impl Tasks {
             });
         }
         let options = RuntimeOptions::decode(request.options.as_ref())?;
-        let task = self.reserve(&request)?;
+        let task = self.reserve(&request, &wanted)?;
         let created = task.create(&request, options, &wanted).await;
         if created.is_err() {
             task.io.stop_loggers().await;
             self.remove(&task);
         }
         created
+    }
+
+    /// Waits for the end of every create that nobody waits for, and of that of this task, which is
+    /// given up: containerd asks for its end, so it has no use for it any more. Its client may have
+    /// gone without a word, since ttrpc has none for that.
+    pub(super) async fn give_up(&self, id: &str) {
+        let outcomes: Vec<_> = {
+            let tasks = self.lock();
+            let creating = tasks.values().filter(|task| {
+                if task.id == id && task.state() == State::Creating {
+                    task.creator.give_up();
+                }
+                task.creator.has_gone() && task.state() == State::Creating
+            });
+            creating.map(|task| task.state.subscribe()).collect()
+        };
+        for mut outcome in outcomes {
+            // An error says that the task is gone.
+            let _ = outcome.wait_for(|state| *state != State::Creating).await;
+        }
     }
 
     /// Containerd has asked the shim to end, now that this container is gone.
@@ -170,7 +192,11 @@ impl Tasks {
     }
 
     /// Takes the id, before anything else is done for the request.
-    fn reserve(&self, request: &api::CreateTaskRequest) -> Result<Arc<Task>, Error> {
+    fn reserve(
+        &self,
+        request: &api::CreateTaskRequest,
+        wanted: &Wanted,
+    ) -> Result<Arc<Task>, Error> {
         match self.lock().entry(request.id.clone()) {
             Entry::Occupied(_) => Err(Error::AlreadyExists {
                 id: request.id.clone(),
@@ -186,6 +212,7 @@ impl Tasks {
                         terminal: request.terminal,
                     }),
                     shared: Arc::clone(&self.shared),
+                    creator: wanted.caller(),
                     state: watch::Sender::new(State::Creating),
                     sandbox: OnceLock::new(),
                     execs: Mutex::default(),

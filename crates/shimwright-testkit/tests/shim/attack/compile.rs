@@ -41,8 +41,10 @@ macro_rules! for_each_compiler {
 for_each_compiler! {
     a_compiler_has_nothing_and_is_held_to_little
     a_compile_ends_with_its_client
+    a_create_that_is_given_up_leaves_neither_a_task_nor_the_shim
     a_compiler_ends_with_its_launcher
     no_more_compile_at_once_than_configured
+    what_a_killed_launcher_leaves_is_removed_although_another_has_its_turn
     a_compile_that_needs_too_much_memory_says_so
 }
 
@@ -229,6 +231,32 @@ fn a_compile_ends_with_its_client(engine: &str) {
     finish(&containerd, &shim);
 }
 
+/// The client of a create may go without a word: ttrpc has none for that. What containerd says next
+/// tells, which is `Delete` for a container of a pod, and `Shutdown` for others.
+fn a_create_that_is_given_up_leaves_neither_a_task_nor_the_shim(engine: &str) {
+    let containerd = containerd(engine);
+    configure(&containerd, "");
+    let bundle = slow(&containerd, "a");
+    let shim = containerd.start(&bundle).unwrap();
+    let pid = shim_pid(&shim);
+    std::thread::scope(|scope| {
+        let created = creating(scope, &shim, &bundle);
+        poll(|| compiler(pid)).expect("the module is compiled");
+        crate::refused(shim.delete("a"), Code::NOT_FOUND);
+        // It has been undone when the answer is there.
+        assert!(crate::crash::children(pid).is_empty());
+        assert!(created.join().unwrap().contains("nobody waits"));
+        nothing_is_left(&containerd);
+
+        let created = creating(scope, &shim, &bundle);
+        poll(|| compiler(pid)).expect("the module is compiled");
+        shim.shutdown_after("a");
+        created.join().unwrap();
+    });
+    containerd.wait_until_clean().unwrap();
+    nothing_is_left(&containerd);
+}
+
 fn a_compiler_ends_with_its_launcher(engine: &str) {
     let containerd = containerd(engine);
     configure(&containerd, "");
@@ -273,6 +301,40 @@ fn no_more_compile_at_once_than_configured(engine: &str) {
     });
     nothing_is_left(&containerd);
     finish(&containerd, &shim);
+}
+
+fn what_a_killed_launcher_leaves_is_removed_although_another_has_its_turn(engine: &str) {
+    let (killed, other) = (containerd(engine), containerd(engine));
+    let cache = killed.directory().join("cache");
+    let killed = killed.with_cache(&cache).unwrap();
+    let other = other.with_cache(&cache).unwrap();
+    let containerds = [&killed, &other];
+    // Each has its own cgroup for compiles, as after a change of the configuration.
+    for containerd in containerds {
+        configure(containerd, "at_once = 1");
+    }
+    let bundles = containerds.map(|containerd| slow(containerd, "a"));
+    let shims = [0, 1].map(|at| containerds[at].start(&bundles[at]).unwrap());
+    let pids = [0, 1].map(|at| shim_pid(&shims[at]));
+    std::thread::scope(|scope| {
+        let first = creating(scope, &shims[0], &bundles[0]);
+        let compiler_of_first = poll(|| compiler(pids[0])).expect("a module is compiled");
+        let second = creating(scope, &shims[1], &bundles[1]);
+        poll(|| (crate::crash::children(pids[1]).len() == 1).then_some(())).expect("it waits");
+        crate::signal(
+            crate::crash::parent(compiler_of_first).unwrap(),
+            Signal::KILL,
+        );
+        first.join().unwrap();
+        let compiler = poll(|| compiler(pids[1])).expect("the other one");
+        nothing_is_left(&killed);
+        assert!(lives(compiler) && !groups(&other).is_empty());
+        crate::signal(crate::crash::parent(compiler).unwrap(), Signal::KILL);
+        second.join().unwrap();
+    });
+    nothing_is_left(&other);
+    finish(&killed, &shims[0]);
+    finish(&other, &shims[1]);
 }
 
 /// A module with one function of more than two million instructions, which a compiler has in its memory
