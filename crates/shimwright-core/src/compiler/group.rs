@@ -184,12 +184,13 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Removes the cgroups of compiles whose launchers were killed.
+/// Removes the cgroups of compiles whose launchers were killed, and waits as long as `bound` for the
+/// end of what is in one of them.
 ///
 /// # Errors
 ///
 /// That the cache cannot be locked.
-pub(crate) fn sweep(config: &Compile) -> Result<(), Error> {
+pub(crate) fn sweep(config: &Compile, bound: Duration) -> Result<(), Error> {
     let hierarchies = Hierarchies::discover().context("find the cgroup hierarchies")?;
     let above = hierarchies.for_controllers(config.cgroup(), &CONTROLLERS);
     if !above.exist() {
@@ -201,7 +202,10 @@ pub(crate) fn sweep(config: &Compile) -> Result<(), Error> {
         let lock = cache.lock_file()?;
         if Cache::try_group(&lock, &path).context("lock the cache")? {
             let group = hierarchies.for_controllers(&path, &CONTROLLERS);
-            let _ = group.kill_all(BOUND).and_then(|()| group.remove(BOUND));
+            let removed = group.kill_all(bound).and_then(|()| group.remove(bound));
+            if let Err(error) = removed {
+                tracing::warn!(%error, "cannot remove the cgroup of a compile");
+            }
         }
     }
     above.remove_empty();

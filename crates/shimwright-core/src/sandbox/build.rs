@@ -78,7 +78,7 @@ impl Job<'_> {
         bundle.write_record(&record)?;
         let created = self.create(stdio, &mut record);
         if created.is_err()
-            && let Err(error) = cleanup::undo(bundle, &record)
+            && let Err(error) = cleanup::undo(bundle, &record, cleanup::BOUND)
         {
             tracing::error!(%error, id = record.id, "cannot undo a failed create");
         }

@@ -16,23 +16,28 @@ use crate::error::{Context, Error};
 use crate::{compiler, node, sys};
 
 /// How long killed processes may take to end, and their control groups to become empty.
-const BOUND: Duration = Duration::from_secs(4);
+pub(crate) const BOUND: Duration = Duration::from_secs(4);
 
 /// How long loggers may read on when there is nobody left to wait for them. containerd waits 5
 /// seconds for all of it.
 const LOGGER_BOUND: Duration = Duration::from_secs(1);
 
-/// Undoes a create that failed, or that a dead shim has left behind.
-pub(crate) fn undo(bundle: &Bundle, record: &Record) -> Result<(), Error> {
+/// How long a compiler that was killed may take to end if nobody waits for its clean-up: its memory
+/// may be gigabytes.
+pub(crate) const PATIENT: Duration = Duration::from_secs(60);
+
+/// Undoes a create that failed, or that a dead shim has left behind. What a killed launcher has left
+/// of a compile may take as long as `compile`, for example [`BOUND`] if somebody waits.
+pub(crate) fn undo(bundle: &Bundle, record: &Record, compile: Duration) -> Result<(), Error> {
     kill(record)?;
     end_loggers(bundle).context("end the container's loggers")?;
-    sweep_compiles();
+    sweep_compiles(compile);
     remove(bundle, record)
 }
 
 /// A launcher that was killed has left the cgroup of its compile.
-fn sweep_compiles() {
-    let swept = node::Config::read().and_then(|config| compiler::sweep(config.compile()));
+fn sweep_compiles(bound: Duration) {
+    let swept = node::Config::read().and_then(|config| compiler::sweep(config.compile(), bound));
     if let Err(error) = swept {
         tracing::warn!(%error, "cannot look for the cgroups of compiles");
     }

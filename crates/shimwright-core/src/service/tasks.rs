@@ -449,7 +449,7 @@ impl Task {
         let Some(record) = self.bundle.record() else {
             return;
         };
-        let undone = match self.launch(|| cleanup::undo(&self.bundle, &record)) {
+        let undone = match self.launch(|| cleanup::undo(&self.bundle, &record, cleanup::PATIENT)) {
             Ok(launcher) => launcher.reply().await.map(drop),
             Err(error) => Err(error),
         };

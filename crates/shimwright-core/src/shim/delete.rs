@@ -52,7 +52,7 @@ fn clean(bundle: &Bundle, mut record: Record) -> Result<(), Error> {
             .and_then(|hierarchies| hierarchies.at(&path))
             .context("find the control groups")?;
     }
-    cleanup::undo(bundle, &record)?;
+    cleanup::undo(bundle, &record, cleanup::BOUND)?;
     // Also what containerd or an older shim mounted there.
     let rootfs = bundle.rootfs();
     rootfs::unmount(&rootfs).with_context(|| format!("unmount {}", rootfs.display()))

@@ -21,7 +21,14 @@ fn large() -> Vec<u8> {
 /// The digests that are remembered of a file in a layer.
 fn remembered(file: &Path) -> Vec<PathBuf> {
     let metadata = std::fs::metadata(file).unwrap();
-    let beginning = format!("{}-{}-", metadata.dev(), metadata.ino());
+    // An earlier file may have had the same inode.
+    let beginning = format!(
+        "{}-{}-{}-{}-",
+        metadata.dev(),
+        metadata.ino(),
+        metadata.size(),
+        metadata.mtime()
+    );
     let cache = PathBuf::from(std::env::var_os(CACHE_DIR_VARIABLE).expect("a cache for the tests"));
     let boots = std::fs::read_dir(cache.join("digests"));
     let files = boots
