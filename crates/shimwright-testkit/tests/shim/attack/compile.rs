@@ -201,7 +201,10 @@ fn a_compile_ends_with_its_client(engine: &str) {
     let times_out = |seconds| {
         std::thread::scope(|scope| {
             let client = client.clone().deadline(Duration::from_secs(seconds));
-            let created = scope.spawn(|| client.create_task(&request).unwrap_err());
+            let created = scope.spawn({
+                let request = &request;
+                move || client.create_task(request).unwrap_err()
+            });
             let compiler = poll_for(Duration::from_secs(seconds), || compiler(pid));
             created.join().unwrap();
             compiler
