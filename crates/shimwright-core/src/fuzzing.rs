@@ -9,15 +9,19 @@ use std::path::Path;
 use oci_spec::image::{ImageIndex, ImageManifest};
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 
-use crate::artifact::{Kind, MAGIC, Wasm};
-use crate::options::{self, RuntimeOptions};
-use crate::outbound::Outbound;
+use crate::cgroup;
+use crate::cgroup::stats;
+use crate::code::image;
+use crate::config::bundle;
+use crate::config::options::{self, RuntimeOptions};
+use crate::container::entrypoint::Entrypoint;
+use crate::container::{entrypoint, home, join, rootfs, spawn, supported};
+use crate::engine::artifact::{Kind, MAGIC, Wasm};
+use crate::engine::outbound::Outbound;
 use crate::policy::{self, Limits};
-use crate::sandbox::entrypoint::Entrypoint;
-use crate::sandbox::{entrypoint, home, join, rootfs, spawn, supported};
 use crate::shim::bootstrap;
+use crate::shim::metrics;
 use crate::stdio::uri;
-use crate::{bundle, cgroup, figures, image, metrics};
 
 /// Takes any bytes.
 pub type Parser = fn(&[u8]);
@@ -215,8 +219,8 @@ pub fn figures(bytes: &[u8]) {
     };
     let (first, second) = text.split_once("\n\n").unwrap_or((text, text));
     cgroup::fuzz(first, second);
+    stats::fuzz(first);
     metrics::fuzz(first);
-    figures::fuzz(first);
     rootfs::fuzz(first);
 }
 

@@ -22,54 +22,30 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("containerd shims of this crate run on Linux only");
 
-mod account;
-mod artifact;
-mod bundle;
-mod cache;
 mod cgroup;
-mod compiler;
-mod content;
-mod drain;
+mod code;
+mod config;
+mod container;
 mod engine;
 mod error;
-mod events;
-mod exit;
-mod figures;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod host;
-mod idle;
-mod image;
-mod linear_memory;
-mod linked;
-mod log;
-mod metrics;
-mod node;
-mod options;
-mod outbound;
 mod policy;
-mod protected;
-mod reaper;
-mod role;
+mod process;
 mod runner;
-mod sandbox;
 mod service;
 mod shim;
 mod stdio;
 mod sys;
-mod syscalls;
-mod table_elements;
-mod task;
-mod workload;
 
-pub use artifact::{Artifact, Kind, Precompiled, Wasm};
-pub use drain::drain_on_signals;
+pub use engine::artifact::{Artifact, Kind, Precompiled, Wasm};
+pub use engine::drain::drain_on_signals;
+pub use engine::exit::Status;
+pub use engine::limits::linear_memory::{LinearMemory, LinearMemoryExceeded};
+pub use engine::limits::table_elements::{TableElements, TableElementsExceeded};
+pub use engine::outbound::{NotADestination, Outbound};
+pub use engine::workload::{DEFAULT_FUNCTION, Preopen, Workload};
 pub use engine::{BoxError, Engine, Exit, Limit, Options, Precompiler, Refusal};
-pub use exit::Status;
-pub use linear_memory::{LinearMemory, LinearMemoryExceeded};
-pub use outbound::{NotADestination, Outbound};
+pub use runner::syscalls::{forbid_new_code, restrict_system_calls};
 pub use shim::Shim;
-pub use syscalls::{forbid_new_code, restrict_system_calls};
-pub use table_elements::{TableElements, TableElementsExceeded};
-pub use workload::{DEFAULT_FUNCTION, Preopen, Workload};

@@ -19,7 +19,7 @@ impl Notice {
     /// Of changes of a file such as `cgroup.events`: "a file modified event" in the words of
     /// `cgroup-v2.rst`.
     pub(crate) fn of_changes(file: &Path) -> io::Result<Self> {
-        Ok(Self(sys::watch_file(file, WatchFlags::MODIFY)?))
+        Ok(Self(sys::fd::watch_file(file, WatchFlags::MODIFY)?))
     }
 
     /// Of a version 1 group that runs out of memory (`cgroup-v1/memory.rst`, "OOM Control"). The
@@ -29,7 +29,7 @@ impl Notice {
         let control = std::fs::File::open(memory.join("memory.oom_control"))?;
         let order = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
         super::open_to_write(&memory.join("cgroup.event_control"))?.write_all(order.as_bytes())?;
-        Ok(Self(sys::watch(event)?))
+        Ok(Self(sys::fd::watch(event)?))
     }
 
     /// Waits for the next notice. Several that nobody waited for are one.

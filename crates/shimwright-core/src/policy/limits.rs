@@ -11,9 +11,9 @@ use serde::Deserialize;
 
 use super::environment::Environment;
 use crate::engine::Limit;
+use crate::engine::limits::linear_memory::PAGE;
+use crate::engine::outbound::Outbound;
 use crate::error::Error;
-use crate::linear_memory::PAGE;
-use crate::outbound::Outbound;
 
 /// Annotations of a container with this prefix are settings.
 const ANNOTATION: &str = "dev.shimwright.";

@@ -12,7 +12,7 @@ use rustix::pipe::PipeFlags;
 use tokio::io::Interest;
 
 use crate::error::{Context, Error};
-use crate::sandbox::launcher::{Answer, Launcher};
+use crate::process::launcher::{Answer, Launcher};
 use crate::sys;
 
 /// How long a launcher may take to undo what it did once nobody waits for it.
@@ -75,15 +75,15 @@ impl Wanted {
 
     /// Whether nobody waits any more.
     pub(super) fn is_over(&self) -> bool {
-        sys::is_hung_up(&self.0).unwrap_or_default()
+        sys::fd::is_hung_up(&self.0).unwrap_or_default()
     }
 
     /// Waits for a launcher's answer. One that nobody waits for undoes what it did; one that cannot
     /// is killed.
     pub(super) async fn answer(&self, launcher: Launcher) -> Answer {
         let handle = launcher.handle()?;
-        let pipe = sys::watch(self.try_clone()?).context("watch a pipe")?;
-        let over = pipe.async_io(Interest::READABLE, |pipe| match sys::is_hung_up(pipe) {
+        let pipe = sys::fd::watch(self.try_clone()?).context("watch a pipe")?;
+        let over = pipe.async_io(Interest::READABLE, |pipe| match sys::fd::is_hung_up(pipe) {
             Ok(false) => Err(std::io::ErrorKind::WouldBlock.into()),
             other => other,
         });
@@ -99,7 +99,7 @@ impl Wanted {
             return answer;
         }
         // It may have ended meanwhile.
-        let _ = sys::pidfd_send_signal(&handle, libc::SIGKILL);
+        let _ = sys::signal::pidfd_send_signal(&handle, libc::SIGKILL);
         answer.await
     }
 }

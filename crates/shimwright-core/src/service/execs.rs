@@ -19,14 +19,15 @@ use super::client::Wanted;
 use super::io::{Io, StreamPaths};
 use super::reply;
 use super::tasks::{Task, exited, mistaken};
-use crate::bundle::{Init, validate_id};
+use crate::config::bundle::validate_id;
+use crate::config::identity::ProcessId;
+use crate::container::join::Join;
+use crate::container::program::Programs;
+use crate::engine::exit::Status;
 use crate::error::{Context, Error};
-use crate::exit::Status;
-use crate::sandbox::join::Join;
-use crate::sandbox::launcher::{Launcher, Reply};
-use crate::sandbox::program::Programs;
+use crate::process::launcher::{Launcher, Reply};
+use crate::service::state::{ExecState, Exited};
 use crate::sys;
-use crate::task::{ExecState, Exited};
 
 /// How long a process that has been told to go on may take to execute its program.
 const EXECUTE_BOUND: Duration = Duration::from_secs(10);
@@ -194,7 +195,7 @@ impl Task {
     pub(super) async fn delete_exec(
         &self,
         exec: &Exec,
-    ) -> Result<(Option<Init>, Option<Exited>), Error> {
+    ) -> Result<(Option<ProcessId>, Option<Exited>), Error> {
         let state = exec.state();
         state.deletable()?;
         // From here on it can neither be found nor be started.
@@ -231,9 +232,9 @@ impl Task {
     async fn join(
         &self,
         exec: &Exec,
-        init: Init,
+        init: ProcessId,
         wanted: &Wanted,
-    ) -> Result<(Init, oneshot::Receiver<Status>), Error> {
+    ) -> Result<(ProcessId, oneshot::Receiver<Status>), Error> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let socket = format!("exec-{}.sock", NUMBER.fetch_add(1, Ordering::Relaxed));
         let sandbox = self.sandbox()?;
@@ -290,13 +291,13 @@ impl Task {
             }
         };
         if let Err(error) = executed.await {
-            let _ = sys::pidfd_send_signal(handle, libc::SIGKILL);
+            let _ = sys::signal::pidfd_send_signal(handle, libc::SIGKILL);
             return Err(error);
         }
         Ok((process, ended))
     }
 
-    fn exec_ended(&self, exec: &Exec, process: Init, status: Status) {
+    fn exec_ended(&self, exec: &Exec, process: ProcessId, status: Status) {
         exec.io.ended();
         let exited = exec.stopped(status);
         let event = TaskExit {
@@ -316,7 +317,7 @@ impl Task {
 /// Reads a pipe until its writers are gone: what it says is short.
 async fn read_all(pipe: OwnedFd) -> std::io::Result<String> {
     rustix::io::ioctl_fionbio(&pipe, true)?;
-    let pipe = sys::watch(pipe)?;
+    let pipe = sys::fd::watch(pipe)?;
     let mut said = Vec::new();
     loop {
         let mut chunk = [0; 1024];

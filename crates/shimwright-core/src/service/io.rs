@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use crate::bundle::Bundle;
+use crate::config::bundle::Bundle;
+use crate::container::terminal::resize;
 use crate::error::{Context, Error};
-use crate::reaper::Reaper;
-use crate::sandbox::terminal::resize;
+use crate::process::reaper::Reaper;
 use crate::stdio::terminal::{Client, Copying, Terminal};
 use crate::stdio::{self, Held, Logger, Stdio};
 

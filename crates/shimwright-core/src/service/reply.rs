@@ -14,10 +14,10 @@ use tokio::task::JoinError;
 
 use super::execs::Exec;
 use super::tasks::{Target, Task};
-use crate::bundle::Init;
+use crate::cgroup::stats;
+use crate::config::identity::ProcessId;
 use crate::error::{self, Code, Error};
-use crate::metrics;
-use crate::task::{ExecState, Exited, State};
+use crate::service::state::{ExecState, Exited, State};
 
 /// The only conversion to an error of the protocol: the whole chain, once.
 pub(super) fn error(error: &Error) -> ttrpc::Error {
@@ -48,7 +48,7 @@ pub(super) fn timestamp(at: SystemTime) -> MessageField<Timestamp> {
     MessageField::some(at.into())
 }
 
-pub(super) fn pid(init: Option<Init>) -> u32 {
+pub(super) fn pid(init: Option<ProcessId>) -> u32 {
     init.map_or(0, |init| init.pid.unsigned_abs())
 }
 
@@ -100,7 +100,7 @@ fn exec_state(exec: &Exec) -> api::StateResponse {
 
 fn process_state(
     status: ApiStatus,
-    process: Option<Init>,
+    process: Option<ProcessId>,
     exited: Option<Exited>,
 ) -> api::StateResponse {
     api::StateResponse {
@@ -120,7 +120,7 @@ pub(super) fn wait(exited: Exited) -> api::WaitResponse {
     }
 }
 
-pub(super) fn delete(process: Option<Init>, exited: Option<Exited>) -> api::DeleteResponse {
+pub(super) fn delete(process: Option<ProcessId>, exited: Option<Exited>) -> api::DeleteResponse {
     api::DeleteResponse {
         pid: pid(process),
         exit_status: exited.map_or(0, |exited| exited.status.into()),
@@ -181,7 +181,7 @@ fn details(exec: &str) -> MessageField<Any> {
 }
 
 pub(super) fn stats(task: &Task) -> Result<api::StatsResponse, Error> {
-    let metrics = metrics::read(&task.cgroups()).ok_or_else(|| Error::NotFound {
+    let metrics = stats::read(&task.cgroups()).ok_or_else(|| Error::NotFound {
         id: format!("{}'s control group", task.id),
     })?;
     Ok(api::StatsResponse {
@@ -198,12 +198,14 @@ pub(super) fn send_signal(handle: impl AsFd, signal: u32) -> Result<(), Error> {
     else {
         return Err(Error::invalid(format!("unknown signal {signal}")));
     };
-    crate::sys::pidfd_send_signal(handle, signal).map_err(|error| match error.raw_os_error() {
-        Some(libc::ESRCH) => Error::Finished,
-        _ => Error::Failed {
-            action: format!("send signal {signal}"),
-            source: error.into(),
-        },
+    crate::sys::signal::pidfd_send_signal(handle, signal).map_err(|error| {
+        match error.raw_os_error() {
+            Some(libc::ESRCH) => Error::Finished,
+            _ => Error::Failed {
+                action: format!("send signal {signal}"),
+                source: error.into(),
+            },
+        }
     })
 }
 

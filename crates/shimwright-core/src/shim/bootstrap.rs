@@ -16,8 +16,8 @@ use containerd_shim::{Flags, StartOpts, bootstrap::BootstrapParams};
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
+use crate::config::options::RuntimeOptions;
 use crate::error::{Context, Error};
-use crate::options::RuntimeOptions;
 
 /// The most that is read from standard input, in bytes; containerd's own bound.
 const MAX_INPUT: u64 = 10 << 20;

@@ -13,11 +13,12 @@ use containerd_shim_protos::protobuf::{Message, MessageField};
 
 use super::print;
 use super::start::address_in;
-use crate::bundle::{Bundle, Record};
 use crate::cgroup::Hierarchies;
+use crate::config::bundle::Bundle;
+use crate::config::record::Record;
+use crate::container::{cleanup, rootfs};
+use crate::engine::exit::Status;
 use crate::error::{Context, Error};
-use crate::exit::Status;
-use crate::sandbox::{cleanup, rootfs};
 use crate::sys;
 
 /// How long a connection has to last to be one to a shim process that lives.
@@ -74,7 +75,7 @@ fn remove_dead_socket(bundle: &Bundle) {
     loop {
         match UnixStream::connect(&path) {
             Ok(connection) => {
-                if sys::wait_readable(&connection, deadline).is_err() {
+                if sys::fd::wait_readable(&connection, deadline).is_err() {
                     return;
                 }
             }

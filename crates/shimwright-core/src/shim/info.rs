@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{bootstrap, print};
 use crate::error::{Context, Error};
-use crate::host::Host;
+use crate::runner::host::Host;
 
 /// The type of the features document (containerd, `api/types/runtimeoptions` and typeurl).
 const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";

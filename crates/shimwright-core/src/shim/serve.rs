@@ -1,7 +1,7 @@
 //! The shim process: serves the Task API for one group of containers until the last is deleted.
 //!
 //! It has one thread, always. That makes it small, and it makes a fork of it a process that may do
-//! anything. Whatever would block is done by a [launcher](crate::sandbox::launcher).
+//! anything. Whatever would block is done by a [launcher](crate::process::launcher).
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,16 +19,18 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 
 use super::connection::{Bounded, refusals};
-use super::departure::Departure;
+use super::shutdown::Shutdown;
 use crate::cgroup::Hierarchies;
-use crate::content::Store;
+use crate::code::content::Store;
 use crate::error::{Context, Error};
-use crate::events::Events;
-use crate::host::Host;
-use crate::log::Log;
-use crate::reaper::Reaper;
-use crate::service::{Service, Shared};
-use crate::{log, role, sys};
+use crate::process::reaper::Reaper;
+use crate::process::role;
+use crate::runner::host::Host;
+use crate::service::events::Events;
+use crate::service::log;
+use crate::service::log::Log;
+use crate::service::{Released, Service, Shared};
+use crate::sys;
 
 /// How long to wait after a connection could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -45,14 +47,14 @@ pub(super) fn run(host: Host, flags: &Flags) -> Result<(), Error> {
     let number = number.ok_or_else(|| {
         Error::invalid("this action is containerd's business: did you mean -v, -info or start?")
     })?;
-    sys::close_all_but(&[number]).context("close inherited descriptors")?;
-    let listener = UnixListener::from(sys::inherited(number).context("take over the socket")?);
-    sys::disable_huge_pages();
+    sys::fd::close_all_but(&[number]).context("close inherited descriptors")?;
+    let listener = UnixListener::from(sys::fd::inherited(number).context("take over the socket")?);
+    sys::memory::disable_huge_pages();
     // It was executed as `/proc/self/exe`, and would be called `exe`.
     let _ = rustix::thread::set_name(c"containerd-shim");
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .context("become the parent of orphans")?;
-    let signals = sys::signal_fd().context("receive signals")?;
+    let signals = sys::signal::signal_fd().context("receive signals")?;
     // containerd's working directory for `start`, and so ours, is the bundle.
     let bundle = std::env::current_dir().context("find the bundle")?;
     let log = log::open(&bundle, flags.debug);
@@ -78,10 +80,10 @@ async fn serve(
         .and_then(|a| a.as_pathname().map(ToOwned::to_owned))
         .ok_or_else(|| Error::invalid("the inherited socket has no path"))?;
     let shared = std::env::var_os(role::SHARED).is_some();
-    let departure = bundle
+    let shutdown = bundle
         .parent()
         .filter(|_| shared)
-        .map(|bundles| Arc::new(Departure::new(socket.clone(), bundles.to_owned())));
+        .map(|bundles| Arc::new(Shutdown::new(socket.clone(), bundles.to_owned())));
     let events = Events::new(&flags.namespace);
     let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     tokio::spawn(Arc::clone(&events).deliver(address));
@@ -96,16 +98,18 @@ async fn serve(
             namespace: flags.namespace.clone(),
         },
         log,
-        departure: departure.clone(),
+        released: shutdown
+            .clone()
+            .map(|shutdown| Released(Box::new(move |id: &str| shutdown.release(id)))),
         alive: rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?,
     });
     let told = told_to_serve().context("hear from the start command")?;
     if !told {
         // It is gone, and has given nobody our address. Another one may have.
-        match &departure {
-            Some(departure) => {
-                departure.release(&flags.id);
-                if departure.leave().await.is_none() {
+        match &shutdown {
+            Some(shutdown) => {
+                shutdown.release(&flags.id);
+                if shutdown.leave().await.is_none() {
                     return Ok(());
                 }
             }
@@ -122,11 +126,11 @@ async fn serve(
     server.start().await.context("serve")?;
     tracing::info!(id = flags.id, namespace = flags.namespace, "shim started");
 
-    let signals = sys::watch(signals).context("receive signals")?;
+    let signals = sys::fd::watch(signals).context("receive signals")?;
     tokio::spawn(service.clone().release_memory());
     let may_end = async {
-        match &departure {
-            Some(departure) => departure.allowed(&service).await,
+        match &shutdown {
+            Some(shutdown) => shutdown.allowed(&service).await,
             None => {
                 service.shut_down().await;
                 // From here on a `start` of the group has to find nobody, and start a process.
@@ -179,7 +183,7 @@ fn told_to_serve() -> io::Result<bool> {
 async fn next_signal(signals: &AsyncFd<OwnedFd>) -> io::Result<i32> {
     signals
         .async_io(tokio::io::Interest::READABLE, |signals| {
-            sys::read_signal(signals.as_fd())
+            sys::signal::read_signal(signals.as_fd())
         })
         .await
 }

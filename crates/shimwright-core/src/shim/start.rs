@@ -12,15 +12,20 @@ use containerd_shim::cgroup::set_cgroup_and_oom_score;
 use rustix::fs::FlockOperation;
 
 use super::bootstrap::Request;
-use super::departure::lock;
 use super::print;
-use crate::bundle::{Bundle, group, write_atomically};
+use super::shutdown::lock;
 use crate::cgroup::Hierarchies;
+use crate::code::cache;
+use crate::config::bundle::{Bundle, group, write_atomically};
+use crate::config::node;
+use crate::config::node::Share;
+use crate::config::options::RuntimeOptions;
 use crate::error::{Context, Error};
-use crate::host::Host;
-use crate::node::Share;
-use crate::options::RuntimeOptions;
-use crate::{cache, linked, node, protected, role, sys};
+use crate::process::role;
+use crate::runner::host::Host;
+use crate::runner::libraries;
+use crate::runner::protected;
+use crate::sys;
 
 /// The file with the address of the shim process, for containerd up to 1.7.
 pub(super) const ADDRESS_FILE: &str = "address";
@@ -106,7 +111,7 @@ fn node_group(options: &RuntimeOptions) -> Result<String, Error> {
 ///
 /// The lock on the directory makes finding a dead socket, removing it and binding a new one a
 /// single step, or two commands at once could each start a process. Nor can the process that was
-/// found decide to end before the claim, see [`super::departure`].
+/// found decide to end before the claim, see [`super::shutdown`].
 fn listen(
     path: &Path,
     claim: impl FnOnce() -> Result<(), Error>,
@@ -146,7 +151,7 @@ fn start_server(
     listener: &UnixListener,
 ) -> Result<PipeWriter, Error> {
     let (reader, writer) = io::pipe().context("make a pipe to the shim process")?;
-    sys::keep_over_exec(listener.as_fd()).context("pass on the socket")?;
+    sys::fd::keep_over_exec(listener.as_fd()).context("pass on the socket")?;
     // Its forks enter containers.
     let program = protected::program().context("protect this executable")?;
     let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
@@ -173,9 +178,9 @@ fn start_server(
         }
     }
     // The process itself cannot see where its executable was found.
-    let libraries = linked::directory().context("find our own program")?;
-    command.env(linked::DIRECTORY_VARIABLE, libraries);
-    sys::new_session(&mut command);
+    let libraries = libraries::directory().context("find our own program")?;
+    command.env(libraries::DIRECTORY_VARIABLE, libraries);
+    sys::process::new_session(&mut command);
     let mut child = command.spawn().context("start the shim process")?;
     let confined = confine(child.id(), &request.options.shim_cgroup).and_then(|()| {
         write_atomically(Path::new(PID_FILE), child.id().to_string().as_bytes())

@@ -20,8 +20,9 @@ use rustix::pipe::PipeFlags;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::error::{Context, Error};
-use crate::idle::{SETTLED, release_memory};
-use crate::{role, sys};
+use crate::process::idle::{SETTLED, release_memory};
+use crate::process::role;
+use crate::sys;
 
 /// The number of the first descriptor it is given; each stream is a pair of them, from and to.
 pub(super) const FIRST: i32 = 3;
@@ -113,12 +114,12 @@ pub(super) fn become_it(copies: Vec<Copy>) -> Error {
     let environment = format!("{}={}", role::COPIER, pairs.len() / 2);
     let prepare = || -> Result<CString, Error> {
         rustix::process::chdir("/").context("leave the bundle")?;
-        sys::place(&pairs, FIRST).context("hand the streams to a copier")?;
+        sys::fd::place(&pairs, FIRST).context("hand the streams to a copier")?;
         CString::new(environment).context("tell a copier its streams")
     };
     match prepare() {
         Ok(environment) => {
-            let failure = sys::exec_path(OWN, &[c"copier".to_owned()], &[environment]);
+            let failure = sys::exec::exec_path(OWN, &[c"copier".to_owned()], &[environment]);
             Error::invalid(format!("cannot execute a copier: {failure}"))
         }
         Err(error) => error,
@@ -137,7 +138,7 @@ fn inherit(count: usize) -> io::Result<Vec<Stream>> {
     // It was executed as `/proc/self/exe`, and would be called `exe`.
     let _ = rustix::thread::set_name(c"copier");
     // All it needs is open.
-    sys::hide()?;
+    sys::process::hide()?;
     rustix::thread::set_no_new_privs(true)?;
     let none = CapabilitySet::empty();
     let none = CapabilitySets {
@@ -149,7 +150,7 @@ fn inherit(count: usize) -> io::Result<Vec<Stream>> {
     (FIRST..)
         .step_by(2)
         .take(count)
-        .map(|from| Stream::new(sys::inherited(from)?, sys::inherited(from + 1)?))
+        .map(|from| Stream::new(sys::fd::inherited(from)?, sys::fd::inherited(from + 1)?))
         .collect()
 }
 

@@ -16,11 +16,12 @@ use tokio::io::Interest;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::bundle::{Bundle, Init};
+use crate::config::bundle::Bundle;
+use crate::config::identity::ProcessId;
+use crate::engine::exit::Status;
 use crate::error::{Context, Error};
-use crate::exit::Status;
-use crate::reaper::Reaper;
-use crate::sandbox::launcher::Launcher;
+use crate::process::launcher::Launcher;
+use crate::process::reaper::Reaper;
 use crate::sys;
 
 use super::copier::{self, Copy};
@@ -160,7 +161,7 @@ async fn start_copier(
         }),
         Err(_) => {
             // A file system that does not answer may keep it for longer.
-            let _ = sys::pidfd_send_signal(&process, libc::SIGKILL);
+            let _ = sys::signal::pidfd_send_signal(&process, libc::SIGKILL);
             Err(Error::invalid(format!(
                 "the files of the streams cannot be opened within {} s",
                 READY_BOUND.as_secs()
@@ -171,7 +172,7 @@ async fn start_copier(
 
 /// Writes down this process, which is about to become one that a cleaner must find.
 fn record(bundle: &Bundle) -> Result<(), Error> {
-    let own = Init::of(rustix::process::getpid()).context("inspect a logger's process")?;
+    let own = ProcessId::of(rustix::process::getpid()).context("inspect a logger's process")?;
     bundle.make_private()?;
     bundle.record_logger(own)
 }
@@ -188,8 +189,8 @@ fn become_it(
         record(bundle)?;
         rustix::process::chdir(bundle.directory())
             .with_context(|| format!("enter the bundle {}", bundle.directory().display()))?;
-        sys::allow_huge_pages();
-        sys::place(&descriptors, FIRST).context("hand the outputs to a logger")
+        sys::memory::allow_huge_pages();
+        sys::fd::place(&descriptors, FIRST).context("hand the outputs to a logger")
     };
     if let Err(error) = prepare() {
         return error;
@@ -207,7 +208,7 @@ fn become_it(
     };
     let mut args = vec![program.path.clone()];
     args.extend_from_slice(&program.args);
-    let failure = sys::exec_path(&program.path, &args, &env);
+    let failure = sys::exec::exec_path(&program.path, &args, &env);
     Error::invalid(format!("the logger {}: {failure}", program.name()))
 }
 
@@ -215,7 +216,7 @@ fn become_it(
 async fn is_ready(pipe: OwnedFd, says_ready: bool) -> io::Result<bool> {
     rustix::io::ioctl_fionbio(&pipe, true)?;
     let mut word = [0];
-    let read = sys::watch(pipe)?
+    let read = sys::fd::watch(pipe)?
         .async_io(Interest::READABLE, |pipe| {
             Ok(rustix::io::read(pipe, &mut word)?)
         })
@@ -242,13 +243,13 @@ impl Logger {
             }
             tracing::warn!(logger = self.name, signal, "a logger does not end");
             // It may have ended meanwhile.
-            let _ = sys::pidfd_send_signal(&self.process, signal);
+            let _ = sys::signal::pidfd_send_signal(&self.process, signal);
         }
         self.end().await;
     }
 
     async fn kill(self) {
-        let _ = sys::pidfd_send_signal(&self.process, libc::SIGKILL);
+        let _ = sys::signal::pidfd_send_signal(&self.process, libc::SIGKILL);
         self.end().await;
     }
 

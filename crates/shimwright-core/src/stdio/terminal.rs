@@ -80,7 +80,7 @@ impl Terminal {
     /// open, is gone and everything has been written.
     pub(crate) fn connect(master: OwnedFd, client: Client) -> io::Result<(Self, Copying)> {
         rustix::io::ioctl_fionbio(&master, true)?;
-        let master = Arc::new(sys::watch(master)?);
+        let master = Arc::new(sys::fd::watch(master)?);
         let from = Arc::clone(&master);
         let to = End::of(client.output)?;
         let output = Copying::start(async move {
@@ -139,7 +139,7 @@ impl End {
         let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&end)?.st_mode);
         // epoll refuses plain files; `/dev/null` is refused on some kernels.
         if kind.is_fifo() || kind.is_socket() {
-            Ok(Self::Waiting(sys::watch(end)?))
+            Ok(Self::Waiting(sys::fd::watch(end)?))
         } else {
             Ok(Self::Ready(end.into()))
         }
@@ -176,7 +176,7 @@ async fn write_all(to: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::terminal;
+    use crate::container::terminal;
     use crate::stdio::tests::fifo;
 
     #[tokio::test]

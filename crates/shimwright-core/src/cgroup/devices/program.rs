@@ -5,7 +5,7 @@
 
 use super::access::{Access, Devices, Kind};
 use super::rules::Rules;
-use crate::sys::Instruction;
+use crate::sys::bpf::Instruction;
 
 /// The largest number of a device that an instruction can compare with, two bits to the left.
 pub(super) const MOST: u32 = i32::MAX.unsigned_abs() >> 2;

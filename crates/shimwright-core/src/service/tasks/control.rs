@@ -11,9 +11,9 @@ use oci_spec::runtime::LinuxResources;
 
 use super::{Task, Tasks};
 use crate::cgroup::freezer::Freezer;
+use crate::container::update;
 use crate::error::{Context, Error};
-use crate::sandbox::update;
-use crate::task::State;
+use crate::service::state::State;
 
 /// How long a container may take to freeze. A client has no deadline of its own here, and most
 /// freeze within a millisecond.

@@ -1,0 +1,208 @@
+//! Which devices the processes of a container may open and make.
+//!
+//! On cgroup v1 the `devices` controller keeps to the rules (`cgroup-v1/devices.rst`). cgroup v2 has
+//! none: there a program of ours is attached to the container's group (`cgroup-v2.rst`, "Device
+//! controller"). A container for which neither can be done is refused.
+
+mod access;
+mod program;
+mod rules;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+
+use super::{Cgroups, Hierarchies, UNIFIED, open_to_write};
+use crate::error::{Context, Error};
+use crate::sys;
+
+pub(crate) use rules::{Rules, nodes};
+
+/// Has a container's groups keep to these rules, whatever they kept to before.
+///
+/// # Errors
+///
+/// If they cannot, or are not the container's alone.
+pub(crate) fn enforce(cgroups: &Cgroups, rules: &Rules) -> Result<(), Error> {
+    if let Some(directory) = cgroups.controller("devices") {
+        return legacy(directory, rules).with_context(|| refusal(directory));
+    }
+    match cgroups.controller(UNIFIED) {
+        Some(directory) => attach(directory, rules).with_context(|| refusal(directory)),
+        None => Err(Error::Failed {
+            action: "limit the container's devices".to_owned(),
+            source: "it has neither a group of the devices controller of cgroup v1 nor one of \
+                cgroup v2 of its own"
+                .into(),
+        }),
+    }
+}
+
+fn refusal(directory: &Path) -> String {
+    format!("limit the container's devices in {}", directory.display())
+}
+
+/// Has a container that runs keep to other rules. At each moment it keeps to the old or to the new
+/// ones, or to both; what it has open stays open.
+///
+/// # Errors
+///
+/// If it cannot; it then keeps to the old rules, if need be to the new ones besides.
+pub(crate) fn replace(cgroups: &Cgroups, rules: &Rules) -> Result<(), Error> {
+    let Some(directory) = cgroups.controller("devices") else {
+        return enforce(cgroups, rules);
+    };
+    if rules.opens_for_a_moment() {
+        return Err(Error::invalid(
+            "resources.devices: a container cannot come to all devices but some, as cgroup v1 \
+             allows all of them first",
+        ));
+    }
+    let before = read(directory).with_context(|| refusal(directory))?;
+    let Err(error) = legacy(directory, rules) else {
+        return Ok(());
+    };
+    let restored = if before.allows_by_default() {
+        Err("devices.list does not show what they were".into())
+    } else {
+        legacy(directory, &before).map_err(|error| error.to_string())
+    };
+    let stay = restored.err().map(|reason: String| {
+        format!(" (and its rules stay changed, as they cannot be restored: {reason})")
+    });
+    let action = refusal(directory) + &stay.unwrap_or_default();
+    Err(error).context(action)
+}
+
+/// Rules for a container that libcontainer's builder makes, which moves its first process into the
+/// groups before anybody else could know which these are.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    rules: Rules,
+    /// Where they are in force already.
+    directory: Option<PathBuf>,
+}
+
+impl Guard {
+    /// # Errors
+    ///
+    /// `Invalid`, naming the rule of the spec.
+    pub(crate) fn of_spec(spec: &Spec) -> Result<Self, Error> {
+        Ok(Self {
+            rules: Rules::of_spec(spec)?,
+            directory: None,
+        })
+    }
+
+    /// Makes the group that is going to keep to the rules, and has it do so, before there is a
+    /// process. Does nothing if it is not known yet, as with systemd, which makes it.
+    pub(crate) fn prepare(
+        &mut self,
+        hierarchies: &Hierarchies,
+        planned: &Cgroups,
+    ) -> Result<(), Error> {
+        let directory = if let Some(directory) = planned.controller("devices") {
+            std::fs::create_dir_all(directory).with_context(|| refusal(directory))?;
+            directory
+        } else if let Some(directory) = planned.unified() {
+            hierarchies
+                .make_unified(directory)
+                .context("make the control group")?;
+            directory
+        } else {
+            return Ok(());
+        };
+        enforce(planned, &self.rules)?;
+        self.directory = Some(directory.to_owned());
+        Ok(())
+    }
+
+    /// Sees to it that the groups of the process that was made keep to the rules. It waits, and has
+    /// executed nothing of its image.
+    pub(crate) fn check(&self, cgroups: &Cgroups) -> Result<(), Error> {
+        let is_prepared = cgroups.controller("devices").is_none()
+            && self.directory.is_some()
+            && cgroups.controller(UNIFIED) == self.directory.as_deref();
+        if is_prepared {
+            return Ok(());
+        }
+        // On cgroup v1 libcgroups has allowed devices of its own choice besides.
+        enforce(cgroups, &self.rules)
+    }
+}
+
+fn read(directory: &Path) -> io::Result<Rules> {
+    let list = std::fs::read_to_string(directory.join("devices.list"))?;
+    Rules::parse(&list).map_err(io::Error::other)
+}
+
+/// cgroup v1.
+fn legacy(directory: &Path, rules: &Rules) -> io::Result<()> {
+    let lines = read(directory)?.lines_to(rules);
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let mut files =
+        ["devices.deny", "devices.allow"].map(|name| (name, open_to_write(&directory.join(name))));
+    for line in lines {
+        let (name, file) = &mut files[usize::from(line.allow)];
+        let written = match file {
+            Ok(file) => file.write_all(line.text.as_bytes()),
+            Err(error) => Err(io::Error::other(error.to_string())),
+        };
+        written.map_err(|error| {
+            io::Error::new(error.kind(), format!("{name}: {:?}: {error}", line.text))
+        })?;
+    }
+    // What is denied in a group that allows the rest is not shown.
+    let now = read(directory)?;
+    let is_kept = if rules.allows_by_default() {
+        now.allows_by_default()
+    } else {
+        now == *rules
+    };
+    if is_kept {
+        return Ok(());
+    }
+    Err(io::Error::other("devices.list shows other rules"))
+}
+
+/// cgroup v2. Programs that others have attached stay: each has to allow a device.
+fn attach(directory: &Path, rules: &Rules) -> io::Result<()> {
+    let cgroup = File::open(directory)?;
+    let refused = |step: &str, error: io::Error| {
+        io::Error::new(
+            error.kind(),
+            format!("the kernel does not {step} a device program: {error}"),
+        )
+    };
+    let before = sys::bpf::device_programs(&cgroup).map_err(|error| refused("name", error))?;
+    let program = sys::bpf::load_device_program(&program::generate(rules))
+        .map_err(|error| refused("load", error))?;
+    sys::bpf::attach_device_program(&cgroup, &program).map_err(|error| refused("attach", error))?;
+    // Until here both are in force.
+    for old in before {
+        if let Err(error) = sys::bpf::detach_device_program(&cgroup, &old) {
+            let _ = sys::bpf::detach_device_program(&cgroup, &program);
+            return Err(refused("detach", error));
+        }
+    }
+    Ok(())
+}
+
+/// Applies device rules, see [`crate::fuzzing`].
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(list: &[oci_spec::runtime::LinuxDeviceCgroup], spec: &Spec) {
+    let Ok(rules) = Rules::new(list, nodes(spec)) else {
+        return;
+    };
+    program::fuzz(&rules);
+    // What is written is shown again.
+    if !rules.allows_by_default() {
+        let lines = Rules::default().lines_to(&rules);
+        let shown: Vec<_> = lines.into_iter().map(|line| line.text).collect();
+        assert_eq!(Rules::parse(&shown.join("\n")).as_ref(), Ok(&rules));
+    }
+}

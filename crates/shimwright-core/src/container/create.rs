@@ -1,0 +1,360 @@
+//! Creating a container: from a bundle to a first process that waits for `start`.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use containerd_shim_protos::api::Mount;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use rustix::process::{Pid, PidfdFlags};
+
+use super::entrypoint;
+use super::executor::Exec;
+use super::home;
+use super::program::Programs;
+use super::spawn::{self, Spawn};
+use super::supported::{self, Node};
+use super::terminal::Wiring;
+use super::{cleanup, rootfs};
+use crate::cgroup::{Hierarchies, devices};
+use crate::code::content::Store;
+use crate::config::bundle::Bundle;
+use crate::config::identity::ProcessId;
+use crate::config::options::RuntimeOptions;
+use crate::config::record::ContainerKind;
+use crate::config::record::Record;
+use crate::error::{Context, Error};
+use crate::policy;
+use crate::process::launcher::{Answer, Reply};
+use crate::runner::host::Host;
+use crate::stdio::Stdio;
+use crate::sys;
+
+/// One container to create.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) id: &'a str,
+    pub(crate) bundle: &'a Bundle,
+    /// What to mount as the root file system; nothing if it is there already.
+    pub(crate) mounts: &'a [Mount],
+    pub(crate) options: &'a RuntimeOptions,
+    pub(crate) hierarchies: &'a Hierarchies,
+    pub(crate) store: &'a Store,
+    pub(crate) shim_alive: OwnedFd,
+    /// See [`Programs::wanted`].
+    pub(crate) wanted: OwnedFd,
+}
+
+/// What the container's first process will be.
+struct Plan {
+    exec: Exec,
+    /// The spec to build the sandbox from.
+    spec: Spec,
+    /// The process as the client wants it.
+    process: Process,
+    /// The spec has hooks to run after `start`.
+    poststart: bool,
+    /// The mount namespace of the node, if this process is in another one.
+    outside: Option<File>,
+}
+
+impl Job<'_> {
+    /// Creates the container. Launcher process.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no container; everything done for it has been undone.
+    pub(crate) fn run(self, stdio: Stdio) -> Answer {
+        let bundle = self.bundle;
+        // libcontainer needs a working directory, and the shim's own may have been removed: it is
+        // the bundle of the first container of the group.
+        rustix::process::chdir(bundle.directory())
+            .with_context(|| format!("enter the bundle {}", bundle.directory().display()))?;
+        bundle.make_private()?;
+        let mut record = Record::new(self.id);
+        // Written before there is anything to clean up.
+        record.mounted = !self.mounts.is_empty();
+        bundle.write_record(&record)?;
+        let created = self.create(stdio, &mut record);
+        if created.is_err()
+            && let Err(error) = cleanup::undo(bundle, &record, cleanup::BOUND)
+        {
+            tracing::error!(%error, id = record.id, "cannot undo a failed create");
+        }
+        created
+    }
+
+    fn create(self, stdio: Stdio, record: &mut Record) -> Answer {
+        let (id, bundle, hierarchies) = (self.id, self.bundle, self.hierarchies);
+        let engine = self.host.name;
+        let (systemd, no_pivot) = (self.options.systemd_cgroup, self.options.no_pivot_root);
+        rootfs::mount(self.mounts, &bundle.rootfs())?;
+        let Plan {
+            mut exec,
+            spec,
+            process,
+            poststart,
+            outside,
+        } = self.plan(matches!(stdio, Stdio::Terminal))?;
+        let kind = exec.kind();
+        let wiring = Wiring::new(stdio, &mut exec, kind, &process, &bundle.private())
+            .context("make the streams of the first process")?;
+        refuse_used_cgroup(&spec, hierarchies)?;
+        record.engine = exec
+            .figures
+            .clone()
+            .map(|figures| (engine.to_owned(), figures));
+        let mut guard = None;
+        let pid = if !systemd && spawn::can(&spec, hierarchies) {
+            Spawn {
+                id,
+                bundle,
+                hierarchies,
+                spec,
+                exec,
+                no_pivot,
+                outside,
+            }
+            .run(&wiring, record)?
+        } else {
+            let guard = guard.insert(devices::Guard::of_spec(&spec)?);
+            if let Some(path) = cgroups_path(&spec).filter(|_| !systemd) {
+                let planned = hierarchies.whether_there_or_not(path);
+                let planned = planned.context("find the control groups")?;
+                // The builder would make all those above first, and leave them.
+                planned.can_be().context("make the control groups")?;
+                record.cgroups = planned;
+                bundle.write_record(record)?;
+                guard.prepare(hierarchies, &record.cgroups)?;
+            }
+            let pid = build(id, bundle, &spec, exec, &wiring, systemd, no_pivot)?;
+            // It is our child, so the pid cannot have been given to another process yet.
+            record.cgroups = hierarchies
+                .of_container(pid)
+                .context("find the control groups")?;
+            pid
+        };
+        let init = ProcessId::of(pid).context("inspect the first process")?;
+        record.init = Some(init);
+        bundle.write_record(record)?;
+        if let Some(guard) = guard {
+            guard.check(&record.cgroups)?;
+        }
+        let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+            .context("open the first process")?;
+        let master = wiring.master().context("set up the container's terminal")?;
+        let reply = Reply::Created {
+            init,
+            cgroups: record.cgroups.clone(),
+            poststart,
+            kind,
+        };
+        Ok((reply, [handle].into_iter().chain(master).collect()))
+    }
+
+    fn plan(self, is_terminal: bool) -> Result<Plan, Error> {
+        let mut spec = self.bundle.spec()?;
+        require_mount_namespace(&spec)?;
+        supported::check(&spec, Node::discover(self.hierarchies.is_legacy()))?;
+        supported::complete(&mut spec, self.options.no_pivot_root);
+        let root = absolute_root(&mut spec, self.bundle)?;
+        rootfs::refuse_linked_devices(&root)?;
+        let mut process = spec
+            .process()
+            .clone()
+            .ok_or_else(|| Error::invalid("config.json has no process"))?;
+        check_terminal(&process, is_terminal)?;
+        let mounts = spec.mounts().clone().unwrap_or_default();
+        home::set(&mut process, &root, &mounts)?;
+        let poststart = spec
+            .hooks()
+            .as_ref()
+            .is_some_and(|hooks| hooks.poststart().is_some());
+        let overlay = self.mounts.iter().find(|mount| mount.type_ == "overlay");
+        let programs = Programs {
+            host: self.host,
+            id: self.id,
+            options: self.options,
+            store: self.store,
+            overlay: overlay.map_or(&[], |mount| &mount.options),
+            shim_alive: Arc::new(self.shim_alive),
+            wanted: &self.wanted,
+        };
+        let exec = programs.find(&root, &mounts, &process, None, &spec)?;
+        let is_guest = exec.kind() == ContainerKind::Wasm;
+        policy::capabilities::complete(&mut process, is_guest);
+        spec.set_process(Some(process.clone()));
+        spawn::separate_keys(self.options)?;
+        let mut outside = None;
+        match exec.kind() {
+            ContainerKind::Linux => {
+                policy::protect_cgroups(&mut spec, &self.hierarchies.names());
+                // libcontainer sets those of the spec, if it has any, and leaves ours otherwise.
+                sys::process::set_groups(&[]).context("leave the shim's groups")?;
+            }
+            ContainerKind::Wasm => {
+                rootfs::refuse_kernels_volumes(&mounts)?;
+                policy::restrict(&mut spec);
+                let empty = self.bundle.private().join("root");
+                if exec.limits.hides_image() {
+                    make_root(&empty, process.cwd())?;
+                }
+                exec.limits.apply(&mut spec, &empty);
+                if !exec.limits.hides_image() {
+                    outside = rootfs::disable_devices(&root, !self.mounts.is_empty())?;
+                }
+                process = spec.process().clone().unwrap_or(process);
+                sys::process::set_groups(&policy::take_groups(&mut spec)?)
+                    .context("set the groups")?;
+            }
+        }
+        Ok(Plan {
+            exec,
+            spec,
+            process,
+            poststart,
+            outside,
+        })
+    }
+}
+
+/// What is mounted for a container must not be mounted for the whole node.
+///
+/// # Errors
+///
+/// `Invalid`, as the OCI runtime spec lets a container do without.
+fn require_mount_namespace(spec: &Spec) -> Result<(), Error> {
+    let linux = spec.linux().as_ref();
+    let mut namespaces = linux
+        .into_iter()
+        .flat_map(|linux| linux.namespaces().iter().flatten());
+    if namespaces.any(|namespace| namespace.typ() == LinuxNamespaceType::Mount) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "config.json: linux.namespaces has no mount namespace, so mounts would be the node's",
+    ))
+}
+
+/// The client and the spec must agree about the terminal, or one of them waits for the other.
+///
+/// # Errors
+///
+/// `Invalid`, saying what each of them wants.
+pub(super) fn check_terminal(process: &Process, is_terminal: bool) -> Result<(), Error> {
+    if process.terminal().unwrap_or_default() == is_terminal {
+        return Ok(());
+    }
+    let (spec, request) = if is_terminal {
+        ("no terminal", "one")
+    } else {
+        ("a terminal", "none")
+    };
+    Err(Error::invalid(format!(
+        "the process of the spec has {spec}, but the request asks for {request}"
+    )))
+}
+
+fn cgroups_path(spec: &Spec) -> Option<&Path> {
+    let linux = spec.linux().as_ref()?;
+    linux.cgroups_path().as_deref()
+}
+
+/// Whatever is in a container's control groups is ended with it, so nothing else may be in there.
+fn refuse_used_cgroup(spec: &Spec, hierarchies: &Hierarchies) -> Result<(), Error> {
+    let Some(path) = cgroups_path(spec) else {
+        return Ok(());
+    };
+    let processes = hierarchies.at(path).and_then(|cgroups| cgroups.processes());
+    if processes
+        .context("look into the control groups")?
+        .is_empty()
+    {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(Error::invalid(format!(
+        "the control group {path} is in use"
+    )))
+}
+
+/// Has libcontainer's builder do all of it.
+fn build(
+    id: &str,
+    bundle: &Bundle,
+    spec: &Spec,
+    exec: Exec,
+    wiring: &Wiring,
+    systemd: bool,
+    no_pivot: bool,
+) -> Result<Pid, Error> {
+    if let Some(process) = spec.process() {
+        // It is inherited, so hooks get it too.
+        spawn::label(process).context("set the SELinux label")?;
+    }
+    // The builder reads the spec from a bundle, and this one may have been restricted.
+    let shown = bundle.private();
+    let mut spec = spec.clone();
+    without_device_rules(&mut spec);
+    spec.save(shown.join("config.json"))
+        .context("write the restricted config.json")?;
+    let mut builder = ContainerBuilder::new(id.to_owned(), SyscallType::Linux)
+        .with_executor(exec)
+        .with_root_path(bundle.libcontainer())
+        .context("use the bundle")?;
+    builder = match wiring {
+        Wiring::Console(console, _) => builder.with_console_socket(Some(console.path())),
+        Wiring::Streams { streams, .. } => {
+            let streams = streams.try_clone().context("duplicate the streams")?;
+            builder
+                .with_stdin(streams.stdin)
+                .with_stdout(streams.stdout)
+                .with_stderr(streams.stderr)
+        }
+    };
+    let container = builder
+        .as_init(&shown)
+        .with_systemd(systemd)
+        .with_no_pivot(no_pivot)
+        .with_detach(true)
+        .build()
+        .context("build the sandbox")?;
+    let pid = container.pid().and_then(|pid| Pid::from_raw(pid.as_raw()));
+    pid.ok_or_else(|| Error::invalid("the sandbox has no process"))
+}
+
+/// Takes out what `devices` keeps to; libcgroups cannot write numbers that stand for any.
+fn without_device_rules(spec: &mut Spec) {
+    let linux = spec.linux_mut().as_mut();
+    if let Some(resources) = linux.and_then(|linux| linux.resources_mut().as_mut()) {
+        resources.set_devices(None);
+    }
+}
+
+/// Makes a root with nothing in it but the working directory; mounts get their places when they
+/// are made.
+fn make_root(root: &Path, cwd: &Path) -> Result<(), Error> {
+    let cwd = root.join(entrypoint::normal(cwd).strip_prefix("/").unwrap_or(cwd));
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&cwd)
+        .with_context(|| format!("make {}", cwd.display()))
+}
+
+/// Makes the root of a spec an absolute path, and returns it.
+fn absolute_root(spec: &mut Spec, bundle: &Bundle) -> Result<PathBuf, Error> {
+    let mut root = spec
+        .root()
+        .clone()
+        .ok_or_else(|| Error::invalid("config.json has no root"))?;
+    let path = bundle.directory().join(root.path());
+    root.set_path(path.clone());
+    spec.set_root(Some(root));
+    Ok(path)
+}

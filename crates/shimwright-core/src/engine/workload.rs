@@ -1,0 +1,276 @@
+//! Everything an engine needs to know for one run.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::engine::Refusal;
+use crate::engine::artifact::Artifact;
+use crate::engine::limits::linear_memory::LinearMemory;
+use crate::engine::limits::table_elements::TableElements;
+use crate::engine::outbound::Outbound;
+
+/// The function that a command exports, called when the entrypoint names no other.
+pub const DEFAULT_FUNCTION: &str = "_start";
+
+/// One run of one guest: what to run and what it may see.
+///
+/// The policy, which directories, variables and arguments the guest is given, has been decided
+/// by core when an engine receives this; an engine translates.
+///
+/// Its `Debug` form shows no argument and no value of a variable, which may be secrets.
+pub struct Workload {
+    artifact: Artifact,
+    function: String,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    preopens: Vec<Preopen>,
+    linear_memory: LinearMemory,
+    table_elements: TableElements,
+    instances: Option<u64>,
+    stack: Option<u64>,
+    outbound: Option<Outbound>,
+    name_lookup: bool,
+}
+
+impl fmt::Debug for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.env.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Workload")
+            .field("artifact", &self.artifact)
+            .field("function", &self.function)
+            .field("args", &self.args.len())
+            .field("env", &names)
+            .field("preopens", &self.preopens)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A directory the guest may use.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Preopen {
+    host: PathBuf,
+    guest: String,
+}
+
+impl Preopen {
+    /// Shows the directory `host` to the guest as `guest`.
+    ///
+    /// Whether it can be written is decided by the kernel: the mount below `host` carries the
+    /// flags of the OCI mount it came from.
+    pub fn new(host: impl Into<PathBuf>, guest: impl Into<String>) -> Self {
+        Self {
+            host: host.into(),
+            guest: guest.into(),
+        }
+    }
+
+    /// The directory, as seen by the runner process inside the sandbox.
+    pub fn host(&self) -> &Path {
+        &self.host
+    }
+
+    /// The path by which the guest finds it.
+    pub fn guest(&self) -> &str {
+        &self.guest
+    }
+}
+
+impl Workload {
+    /// A workload with no arguments but the name `guest`, no environment and no preopens, whose
+    /// entrypoint is [`DEFAULT_FUNCTION`].
+    pub fn new(artifact: Artifact) -> Self {
+        Self {
+            artifact,
+            function: DEFAULT_FUNCTION.to_owned(),
+            args: vec!["guest".to_owned()],
+            env: Vec::new(),
+            preopens: Vec::new(),
+            linear_memory: LinearMemory::default(),
+            table_elements: TableElements::default(),
+            instances: None,
+            stack: None,
+            outbound: None,
+            name_lookup: true,
+        }
+    }
+
+    /// Replaces the exported function that is called.
+    #[must_use]
+    pub fn with_function(mut self, function: impl Into<String>) -> Self {
+        self.function = function.into();
+        self
+    }
+
+    /// Replaces the arguments. The first is the program's name; an empty list is left out.
+    #[must_use]
+    pub fn with_args(mut self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let args: Vec<String> = args.into_iter().map(Into::into).collect();
+        if !args.is_empty() {
+            self.args = args;
+        }
+        self
+    }
+
+    /// Replaces the environment.
+    #[must_use]
+    pub fn with_env(
+        mut self,
+        env: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Self {
+        self.env = env
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        self
+    }
+
+    /// Replaces the preopened directories.
+    #[must_use]
+    pub fn with_preopens(mut self, preopens: impl IntoIterator<Item = Preopen>) -> Self {
+        self.preopens = preopens.into_iter().collect();
+        self
+    }
+
+    /// Replaces the limit of linear memory, in bytes.
+    #[must_use]
+    pub fn with_linear_memory(mut self, most: Option<u64>) -> Self {
+        self.linear_memory = LinearMemory::new(most);
+        self
+    }
+
+    /// Replaces the limit of the elements of tables.
+    #[must_use]
+    pub fn with_table_elements(mut self, most: Option<u64>) -> Self {
+        self.table_elements = TableElements::new(most);
+        self
+    }
+
+    /// Replaces the limit of core instances.
+    #[must_use]
+    pub fn with_instances(mut self, most: Option<u64>) -> Self {
+        self.instances = most;
+        self
+    }
+
+    /// Replaces the limit of stack, in bytes.
+    #[must_use]
+    pub fn with_stack(mut self, most: Option<u64>) -> Self {
+        self.stack = most;
+        self
+    }
+
+    /// Replaces what the guest may connect and send to; without, that is everything.
+    #[must_use]
+    pub fn with_outbound(mut self, allowed: Option<Outbound>) -> Self {
+        self.outbound = allowed;
+        self
+    }
+
+    /// Replaces whether the guest may look names up.
+    #[must_use]
+    pub fn with_name_lookup(mut self, allowed: bool) -> Self {
+        self.name_lookup = allowed;
+        self
+    }
+
+    /// What to run.
+    pub fn artifact(&self) -> &Artifact {
+        &self.artifact
+    }
+
+    /// The WebAssembly binary, for an engine without a [`Precompiler`](crate::Precompiler).
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] if the artifact is precompiled, which happens only to an engine that has a
+    /// precompiler.
+    pub fn wasm(&self) -> Result<&[u8], Refusal> {
+        match &self.artifact {
+            Artifact::Wasm(wasm) => Ok(wasm.bytes()),
+            Artifact::Precompiled(_) => Err(Refusal::new(
+                "the artifact is precompiled: there is no WebAssembly binary",
+            )),
+        }
+    }
+
+    /// The name of the exported function to call.
+    pub fn function(&self) -> &str {
+        &self.function
+    }
+
+    /// The guest's arguments; never empty, the first is the program's name.
+    pub fn args(&self) -> &[String] {
+        &self.args
+    }
+
+    /// The guest's environment, in the order of the OCI spec.
+    pub fn env(&self) -> &[(String, String)] {
+        &self.env
+    }
+
+    /// The directories the guest may use.
+    pub fn preopens(&self) -> &[Preopen] {
+        &self.preopens
+    }
+
+    /// What the guest's linear memory is held to.
+    ///
+    /// This and the limits below are set only if [`Engine::keeps`](crate::Engine::keeps) says that
+    /// the engine keeps to them.
+    pub fn linear_memory(&self) -> &LinearMemory {
+        &self.linear_memory
+    }
+
+    /// What the guest's tables are held to.
+    pub fn table_elements(&self) -> &TableElements {
+        &self.table_elements
+    }
+
+    /// How many core instances the guest may consist of, if that is limited. A module is one, a
+    /// component can be many.
+    pub fn instances(&self) -> Option<u64> {
+        self.instances
+    }
+
+    /// How many bytes of stack the guest's functions may use, if that is limited. An engine that
+    /// gives them less anyway need not give them more.
+    pub fn stack(&self) -> Option<u64> {
+        self.stack
+    }
+
+    /// What the guest may connect and send to, if that is limited, by whatever means. What it
+    /// receives and accepts is not limited.
+    pub fn outbound(&self) -> Option<&Outbound> {
+        self.outbound.as_ref()
+    }
+
+    /// Whether the guest may look names up. Addresses may be written out in any case.
+    pub fn name_lookup(&self) -> bool {
+        self.name_lookup
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::artifact::Wasm;
+
+    fn workload() -> Workload {
+        Workload::new(Artifact::Wasm(
+            Wasm::new(b"\0asm\x01\0\0\0".to_vec()).unwrap(),
+        ))
+    }
+
+    #[test]
+    fn arguments_are_never_empty() {
+        let none: [&str; 0] = [];
+        assert_eq!(workload().with_args(none).args(), ["guest"]);
+        assert_eq!(workload().with_args(["a", "b"]).args(), ["a", "b"]);
+    }
+
+    #[test]
+    fn the_default_function_is_start() {
+        assert_eq!(workload().function(), "_start");
+        assert_eq!(workload().with_function("fib").function(), "fib");
+    }
+}

@@ -1,0 +1,379 @@
+//! What a WebAssembly guest is given of its container, decided here once for every engine.
+
+pub(crate) mod capabilities;
+mod environment;
+mod limits;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use oci_spec::runtime::{Mount, Process, Spec};
+
+use crate::engine::workload::Preopen;
+use crate::error::Error;
+pub(crate) use limits::Limits;
+
+/// File systems of the kernel's that a guest has no use for and could do harm with: through
+/// `/proc/self/mem` a guest that may open files below `/` would write to its own engine's memory.
+const KERNEL_FILE_SYSTEMS: [&str; 6] = ["proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts"];
+
+/// Whether a mount shows a file or directory of the node.
+pub(crate) fn is_bind(mount: &Mount) -> bool {
+    let mut options = mount.options().iter().flatten();
+    mount.typ().as_deref() == Some("bind")
+        || options.any(|option| option == "bind" || option == "rbind")
+}
+
+/// Takes from a spec what a WebAssembly container does not get.
+///
+/// Setting sysctls and LSM profiles takes a `/proc` inside the sandbox: where the spec asks for
+/// them it is mounted, and covered by an empty directory before the guest starts.
+pub(crate) fn restrict(spec: &mut Spec) {
+    let needs_proc = spec.linux().as_ref().is_some_and(|linux| {
+        linux
+            .sysctl()
+            .as_ref()
+            .is_some_and(|sysctl| !sysctl.is_empty())
+    }) || spec
+        .process()
+        .as_ref()
+        .is_some_and(|process| process.apparmor_profile().is_some());
+    let (proc, others): (Vec<Mount>, Vec<Mount>) = spec
+        .mounts()
+        .iter()
+        .flatten()
+        .cloned()
+        .partition(|mount| mount.typ().as_deref() == Some("proc"));
+    let is_kernels = |mount: &Mount| {
+        mount
+            .typ()
+            .as_deref()
+            .is_some_and(|kind| KERNEL_FILE_SYSTEMS.contains(&kind))
+    };
+    let mut kept: Vec<Mount> = others
+        .into_iter()
+        .filter(|mount| !is_kernels(mount))
+        .collect();
+    // Most of what the spec masks is below the file systems that are left out.
+    let left_out: Vec<_> = spec
+        .mounts()
+        .iter()
+        .flatten()
+        .filter(|m| is_kernels(m))
+        .collect();
+    let remaining = |paths: &Option<Vec<String>>| -> Vec<String> {
+        let is_left_out = |path: &&String| {
+            let mut places = left_out.iter().map(|mount| mount.destination());
+            places.any(|place| Path::new(path).starts_with(place))
+        };
+        let paths = paths.iter().flatten();
+        paths.filter(|path| !is_left_out(path)).cloned().collect()
+    };
+    let linux = spec.linux().as_ref();
+    let mut masked = linux.map_or(Vec::new(), |linux| remaining(linux.masked_paths()));
+    let read_only = linux.map_or(Vec::new(), |linux| remaining(linux.readonly_paths()));
+    if needs_proc {
+        let places = proc.iter().map(|mount| mount.destination());
+        masked.extend(places.map(|place| place.to_string_lossy().into_owned()));
+        kept.splice(0..0, proc);
+    }
+    for mount in &mut kept {
+        disable_devices(mount);
+    }
+    let devices = Path::new(DEVICES);
+    if !kept.iter().any(|mount| mount.destination() == devices) {
+        // The image's own could not be used.
+        kept.insert(0, own_devices());
+    }
+    let some = |paths: Vec<String>| Some(paths).filter(|paths| !paths.is_empty());
+    spec.set_mounts(Some(kept));
+    if let Some(mut linux) = spec.linux().clone() {
+        linux.set_masked_paths(some(masked));
+        linux.set_readonly_paths(some(read_only));
+        spec.set_linux(Some(linux));
+    }
+    if let Some(mut process) = spec.process().clone() {
+        // The runner executes nothing that could gain a privilege; the kernel holds it to that.
+        process.set_no_new_privileges(Some(true));
+        // A terminal of the runner is made without `devpts`, outside of libcontainer.
+        process.set_terminal(None);
+        spec.set_process(Some(process));
+    }
+}
+
+/// Where the device nodes are that every container gets.
+const DEVICES: &str = "/dev";
+
+/// Has the kernel open no device node of a guest's volume. The nodes of `/dev` are not the image's.
+fn disable_devices(mount: &mut Mount) {
+    if mount.destination() == Path::new(DEVICES) {
+        return;
+    }
+    let is_bind = is_bind(mount);
+    let options = mount.options().iter().flatten();
+    let kept = options.filter(|option| !["dev", "rdev"].contains(&option.as_str()));
+    let wanted = if is_bind { "rnodev" } else { "nodev" };
+    let options = kept.cloned().chain([wanted.to_owned()]).collect();
+    mount.set_options(Some(options));
+}
+
+/// The `/dev` that containerd gives every container.
+fn own_devices() -> Mount {
+    let options = ["nosuid", "strictatime", "mode=755", "size=65536k"];
+    let mut mount = Mount::default();
+    mount
+        .set_destination(DEVICES.into())
+        .set_typ(Some("tmpfs".to_owned()))
+        .set_source(Some("tmpfs".into()))
+        .set_options(Some(options.map(str::to_owned).to_vec()));
+    mount
+}
+
+/// Has the cgroup v1 hierarchies of a container be read-only if its mount of them is: libcontainer
+/// mounts each of them writable, whatever the options are. `names` are those of their directories.
+pub(crate) fn protect_cgroups(spec: &mut Spec, names: &BTreeSet<String>) {
+    let mounts = spec.mounts().iter().flatten();
+    let read_only = mounts.filter(|mount| {
+        mount.typ().as_deref() == Some("cgroup")
+            && mount
+                .options()
+                .iter()
+                .flatten()
+                .any(|option| option == "ro")
+    });
+    // The last one is bound over all that is mounted below the first.
+    let places: Vec<_> = read_only
+        .flat_map(|mount| {
+            let place = mount.destination().to_string_lossy().into_owned();
+            let below = names
+                .iter()
+                .map(|name| format!("{}/{name}", place.trim_end_matches('/')));
+            let below: Vec<_> = below.collect();
+            [place].into_iter().chain(below)
+        })
+        .collect();
+    if let Some(mut linux) = spec.linux().clone().filter(|_| !places.is_empty()) {
+        let mut paths = linux.readonly_paths().clone().unwrap_or_default();
+        paths.extend(places);
+        linux.set_readonly_paths(Some(paths));
+        spec.set_linux(Some(linux));
+    }
+}
+
+/// Takes the supplementary groups from a spec, as ids of the node.
+///
+/// libcontainer would look into `/proc` before it sets them; the launcher sets them instead.
+///
+/// # Errors
+///
+/// `Invalid` for a group that the user namespace of the spec does not have.
+pub(crate) fn take_groups(spec: &mut Spec) -> Result<Vec<u32>, Error> {
+    let Some(mut process) = spec.process().clone() else {
+        return Ok(Vec::new());
+    };
+    let groups = process.user().additional_gids().clone().unwrap_or_default();
+    let mut user = process.user().clone();
+    user.set_additional_gids(None);
+    process.set_user(user);
+    spec.set_process(Some(process));
+
+    let mappings = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.gid_mappings().clone())
+        .unwrap_or_default();
+    if mappings.is_empty() {
+        return Ok(groups);
+    }
+    let on_node = |group: u32| {
+        mappings.iter().find_map(|mapping| {
+            let offset = group.checked_sub(mapping.container_id())?;
+            if offset >= mapping.size() {
+                return None;
+            }
+            mapping.host_id().checked_add(offset)
+        })
+    };
+    groups
+        .into_iter()
+        .map(|group| {
+            on_node(group).ok_or_else(|| {
+                Error::invalid(format!("group {group} is not in the user namespace"))
+            })
+        })
+        .collect()
+}
+
+/// The directories a guest may use: the container's root. What is mounted below it, and what of
+/// that can be written, is decided by the mounts of the spec, so by the kernel.
+pub(crate) fn preopens() -> Vec<Preopen> {
+    vec![Preopen::new("/", "/")]
+}
+
+/// The guest's environment, of what its limits let it have.
+pub(crate) fn env(process: &Process, limits: &Limits) -> Vec<(String, String)> {
+    let mut variables = variables(process);
+    variables.retain(|(name, _)| limits.shows(name));
+    variables
+}
+
+/// The variables of a process. One without `=` has an empty value.
+fn variables(process: &Process) -> Vec<(String, String)> {
+    process
+        .env()
+        .iter()
+        .flatten()
+        .map(|variable| {
+            let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+            (name.to_owned(), value.to_owned())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_file_systems_are_left_out_and_volumes_are_kept() {
+        let mut spec: Spec = serde_json::from_str(
+            r#"{"ociVersion":"1.0.2","process":{"cwd":"/","args":["a"],"user":{"uid":0,"gid":0}},
+            "mounts":[{"destination":"/proc","type":"proc","source":"proc"},
+            {"destination":"/sys","type":"sysfs","source":"sysfs"},
+            {"destination":"/dev/pts","type":"devpts","source":"devpts"},
+            {"destination":"/data","type":"bind","source":"/data","options":["bind","ro"]},
+            {"destination":"/dev","type":"tmpfs","source":"tmpfs"}],
+            "linux":{"maskedPaths":["/proc/kcore"],"readonlyPaths":["/proc/sys"]}}"#,
+        )
+        .unwrap();
+        let before = spec.mounts().clone().unwrap();
+        assert!(
+            before
+                .iter()
+                .any(|mount| mount.typ().as_deref() == Some("proc"))
+        );
+        restrict(&mut spec);
+        let kinds: Vec<_> = spec
+            .mounts()
+            .iter()
+            .flatten()
+            .filter_map(|mount| mount.typ().clone())
+            .collect();
+        assert_eq!(kinds, ["bind", "tmpfs"]);
+        let options = spec.mounts().as_ref().unwrap()[0].options().clone();
+        assert_eq!(options.unwrap(), ["bind", "ro", "rnodev"]);
+        assert!(spec.linux().as_ref().unwrap().masked_paths().is_none());
+        assert_eq!(
+            spec.process().as_ref().unwrap().no_new_privileges(),
+            Some(true)
+        );
+    }
+
+    #[test]
+    fn proc_is_mounted_and_covered_where_setting_up_takes_it() {
+        let mut spec: Spec = serde_json::from_str(
+            r#"{"ociVersion":"1.0.2","mounts":[{"destination":"/dev","type":"tmpfs"},
+            {"destination":"/proc","type":"proc","source":"proc"}],
+            "linux":{"sysctl":{"net.ipv4.ip_unprivileged_port_start":"0"}}}"#,
+        )
+        .unwrap();
+        restrict(&mut spec);
+        assert_eq!(
+            spec.mounts().as_ref().unwrap()[0].typ().as_deref(),
+            Some("proc")
+        );
+        let linux = spec.linux().as_ref().unwrap();
+        assert_eq!(
+            linux.masked_paths().as_deref(),
+            Some(&["/proc".to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn devices_of_images_and_volumes_are_disabled() {
+        let mut spec: Spec = serde_json::from_str(
+            r#"{"ociVersion":"1.0.2","mounts":[
+            {"destination":"/tmp","type":"tmpfs","options":["dev","size=1k"]},
+            {"destination":"/a","options":["rbind","rdev"]}]}"#,
+        )
+        .unwrap();
+        restrict(&mut spec);
+        let mounts = spec.mounts().as_ref().unwrap();
+        assert_eq!(mounts[0].destination(), Path::new("/dev"));
+        let options = |index: usize| mounts[index].options().clone().unwrap();
+        assert!(!options(0).contains(&"nodev".to_owned()));
+        assert_eq!(options(1), ["size=1k", "nodev"]);
+        assert_eq!(options(2), ["rbind", "rnodev"]);
+    }
+
+    #[test]
+    fn cgroups_are_read_only_if_their_mount_is() {
+        let spec = |option: &str| -> Spec {
+            serde_json::from_str(&format!(
+                r#"{{"ociVersion":"1.0.2","linux":{{"readonlyPaths":["/x"]}},"mounts":[
+                {{"destination":"/sys/fs/cgroup","type":"cgroup","options":["{option}"]}}]}}"#
+            ))
+            .unwrap()
+        };
+        let names = ["cpu", "pids"].map(str::to_owned).into();
+        let paths = |option| {
+            let mut spec = spec(option);
+            protect_cgroups(&mut spec, &names);
+            spec.linux()
+                .as_ref()
+                .unwrap()
+                .readonly_paths()
+                .clone()
+                .unwrap()
+        };
+        assert_eq!(paths("rw"), ["/x"]);
+        let below = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/pids"];
+        assert_eq!(paths("ro"), ["/x", "/sys/fs/cgroup", below[0], below[1]]);
+    }
+
+    #[test]
+    fn what_is_masked_elsewhere_stays_masked() {
+        let mut spec: Spec = serde_json::from_str(
+            r#"{"ociVersion":"1.0.2","mounts":[{"destination":"/proc","type":"proc"},
+            {"destination":"/sys","type":"sysfs"}],
+            "linux":{"maskedPaths":["/proc/kcore","/secret"],
+            "readonlyPaths":["/proc/sys","/procedures"]}}"#,
+        )
+        .unwrap();
+        restrict(&mut spec);
+        let linux = spec.linux().as_ref().unwrap();
+        let one = |path: &str| Some(vec![path.to_owned()]);
+        assert_eq!(linux.masked_paths(), &one("/secret"));
+        assert_eq!(linux.readonly_paths(), &one("/procedures"));
+    }
+
+    #[test]
+    fn groups_are_those_of_the_node() {
+        let spec = |mappings: &str| -> Spec {
+            serde_json::from_str(&format!(
+                r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","args":["a"],
+                "user":{{"uid":0,"gid":0,"additionalGids":[0,7]}}}},
+                "linux":{{"gidMappings":{mappings}}}}}"#
+            ))
+            .unwrap()
+        };
+        let mut plain = spec("[]");
+        assert_eq!(take_groups(&mut plain).unwrap(), [0, 7]);
+        assert!(take_groups(&mut plain).unwrap().is_empty());
+        let map = |size| format!(r#"[{{"containerID":0,"hostID":1000,"size":{size}}}]"#);
+        assert_eq!(take_groups(&mut spec(&map(8))).unwrap(), [1000, 1007]);
+        assert!(take_groups(&mut spec(&map(7))).is_err());
+        // Beyond the last id of the node.
+        let beyond = r#"[{"containerID":0,"hostID":4294967290,"size":10}]"#;
+        assert!(take_groups(&mut spec(beyond)).is_err());
+    }
+
+    #[test]
+    fn variables_keep_their_order_and_values() {
+        let mut process = Process::default();
+        process.set_env(Some(vec!["B=2=3".into(), "A=".into(), "C".into()]));
+        let expected = [("B", "2=3"), ("A", ""), ("C", "")];
+        let expected = expected.map(|(n, v)| (n.to_owned(), v.to_owned()));
+        assert_eq!(env(&process, &Limits::default()), expected);
+    }
+}

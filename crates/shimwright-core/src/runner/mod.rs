@@ -1,0 +1,231 @@
+//! The runner: the container's first process, which is our own program in a fresh address space.
+//!
+//! It starts inside the finished sandbox, with no file of the node open but its orders and its
+//! artifact, and no environment but the number of the descriptor that holds its orders.
+
+pub(crate) mod host;
+pub(crate) mod libraries;
+pub(crate) mod protected;
+pub(crate) mod syscalls;
+
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::artifact::{Artifact, Kind, Precompiled, Wasm};
+use crate::engine::exit::Status;
+use crate::engine::outbound::Outbound;
+use crate::engine::workload::{Preopen, Workload};
+use crate::engine::{BoxError, Exit};
+use crate::error::{self, Context, Error};
+use crate::process::idle;
+use crate::runner::host::Host;
+use crate::sys;
+use crate::sys::landlock::{self, Ruleset, files};
+
+/// What a runner is told: everything it needs for one run. It cannot be shown: a guest's arguments
+/// and variables may be secrets.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Orders {
+    pub(crate) function: String,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) preopens: Vec<Preopen>,
+    /// The inherited descriptor of the artifact.
+    pub(crate) artifact: RawFd,
+    /// The artifact's kind if the cache supplied it as native code.
+    pub(crate) precompiled: Option<PrecompiledKind>,
+    /// How many seconds the guest may run.
+    pub(crate) time_limit: Option<u32>,
+    /// Whether it has a network.
+    pub(crate) network: bool,
+    /// What its engine holds it to.
+    pub(crate) limits: EngineLimits,
+    /// The engine's options.
+    pub(crate) options: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The limits of a workload on their way to the runner.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct EngineLimits {
+    pub(crate) linear_memory: Option<u64>,
+    pub(crate) table_elements: Option<u64>,
+    pub(crate) instances: Option<u64>,
+    pub(crate) stack: Option<u64>,
+    pub(crate) outbound: Option<Outbound>,
+    pub(crate) name_lookup: bool,
+}
+
+/// [`Kind`] on its way to the runner.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum PrecompiledKind {
+    Module,
+    Component,
+}
+
+impl From<Kind> for PrecompiledKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Module => Self::Module,
+            Kind::Component => Self::Component,
+        }
+    }
+}
+
+impl From<PrecompiledKind> for Kind {
+    fn from(kind: PrecompiledKind) -> Self {
+        match kind {
+            PrecompiledKind::Module => Self::Module,
+            PrecompiledKind::Component => Self::Component,
+        }
+    }
+}
+
+impl Orders {
+    /// Writes the orders down in memory that can no longer be changed.
+    pub(crate) fn write(&self) -> Result<OwnedFd, Error> {
+        let write = || -> Result<File, BoxError> {
+            let mut file = sys::memory::sealable_memfd(c"orders")?;
+            file.write_all(&serde_json::to_vec(self)?)?;
+            file.rewind()?;
+            sys::memory::seal(&file)?;
+            Ok(file)
+        };
+        Ok(write().context("write the runner's orders")?.into())
+    }
+
+    fn read(descriptor: RawFd) -> Result<Self, BoxError> {
+        let file = File::from(sys::fd::inherited(descriptor)?);
+        Ok(serde_json::from_reader(std::io::BufReader::new(file))?)
+    }
+}
+
+/// The environment of a runner whose orders are in `descriptor`.
+pub(crate) fn environment(descriptor: &OwnedFd) -> String {
+    format!(
+        "{}={}",
+        crate::process::role::RUNNER,
+        descriptor.as_raw_fd()
+    )
+}
+
+/// The runner's whole life. Returns the status of the task.
+pub(crate) fn main(host: &Host, descriptor: RawFd) -> Status {
+    sys::signal::end_on_signals();
+    let hidden = sys::process::hide().map_err(BoxError::from);
+    let orders = hidden.and_then(|()| Orders::read(descriptor));
+    let outcome = orders.and_then(|orders| run(host, orders));
+    let (status, reason) = match outcome {
+        Ok(Exit::Code(code)) => return Status::from_code(code),
+        Ok(Exit::Trap(reason)) => (Status::TRAPPED, reason),
+        Err(error) => (Status::ENGINE_FAILED, error::lines(&*error)),
+    };
+    // The container's own log is where its user looks. One line, whatever the engine wrote.
+    let reason: Vec<&str> = reason
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let reason = reason.join("; ");
+    let reason = error::printable(&reason);
+    let _ = writeln!(std::io::stderr(), "{}: {reason}", host.name);
+    status
+}
+
+fn run(host: &Host, orders: Orders) -> Result<Exit, BoxError> {
+    if let Some(seconds) = orders.time_limit {
+        sys::signal::end_after(seconds);
+    }
+    let file = sys::fd::inherited(orders.artifact)?;
+    let artifact = match orders.precompiled {
+        Some(kind) => Artifact::Precompiled(Precompiled::trusted(file, kind.into())),
+        None => Artifact::Wasm(Wasm::open(file)?),
+    };
+    let limits = orders.limits;
+    let workload = Workload::new(artifact)
+        .with_function(orders.function)
+        .with_args(orders.args)
+        .with_env(orders.env)
+        .with_preopens(orders.preopens)
+        .with_linear_memory(limits.linear_memory)
+        .with_table_elements(limits.table_elements)
+        .with_instances(limits.instances)
+        .with_stack(limits.stack)
+        .with_outbound(limits.outbound)
+        .with_name_lookup(limits.name_lookup);
+    let engine = host.engine(&crate::engine::Options::new(orders.options))?;
+    if host.libraries.is_some() {
+        engine.load()?;
+        libraries::leave()?;
+    }
+    confine(orders.network).context("confine the engine with Landlock")?;
+    syscalls::restrict_system_calls().context("filter the engine's system calls")?;
+    idle::release_memory_once_settled();
+    engine.run(&workload)
+}
+
+/// Gives up, with Landlock and for good, what no engine needs: executing files, devices, mounts,
+/// signals to other processes and their abstract sockets, and TCP where the guest has no network.
+///
+/// It is one more wall around a guest that has broken out, which the kernel keeps at other places
+/// than the sandbox and the filter of system calls. It is about this thread and those it starts, so
+/// it comes before there are any. A kernel without Landlock gives up nothing.
+fn confine(network: bool) -> Result<(), BoxError> {
+    // `linux/landlock.h`
+    const MAKE_CHAR: u64 = 1 << 6;
+    const MAKE_BLOCK: u64 = 1 << 11;
+    const IOCTL_DEV: u64 = 1 << 15;
+    rustix::thread::set_no_new_privs(true)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, Mode::empty())?;
+    let kept = files::ALL & !(files::EXECUTE | MAKE_CHAR | MAKE_BLOCK | IOCTL_DEV);
+    landlock::restrict(&Ruleset {
+        network: if network { 0 } else { landlock::TCP },
+        kept: &[(root.as_fd(), kept)],
+        ..Ruleset::NOTHING
+    })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+
+    fn is_denied<T>(outcome: std::io::Result<T>) -> bool {
+        outcome.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    }
+
+    #[test]
+    fn a_confined_thread_uses_files_and_nothing_else_of_the_node() {
+        use std::os::linux::net::SocketAddrExt;
+        let name = format!("shimwright-{}", std::process::id());
+        let name = SocketAddr::from_abstract_name(name).unwrap();
+        let _outside = UnixListener::bind_addr(&name).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let confined = move || {
+            confine(false).unwrap();
+            std::fs::write(&path, "text").unwrap();
+            std::fs::rename(&path, path.with_extension("b")).unwrap();
+            let version = landlock::version();
+            let denied = [
+                (
+                    1,
+                    is_denied(std::process::Command::new("/bin/true").status()),
+                ),
+                (4, is_denied(std::net::TcpStream::connect("127.0.0.1:9"))),
+                (4, is_denied(std::net::TcpListener::bind("127.0.0.1:0"))),
+                (6, is_denied(UnixStream::connect_addr(&name))),
+            ];
+            // What an older kernel does not know is not restricted.
+            for (index, (since, denied)) in denied.into_iter().enumerate() {
+                assert_eq!(denied, version >= since, "{index}");
+            }
+        };
+        std::thread::spawn(confined).join().unwrap();
+    }
+}
