@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use shimwright_core::{
-    Artifact, BoxError, Engine, Exit, Limit, Precompiled, Preopen, Status, Wasm, Workload,
+    Artifact, BoxError, Engine, Exit, Precompiled, Preopen, Status, Wasm, Workload,
 };
 
 use crate::case::{End, Form, Run};
@@ -72,11 +72,7 @@ pub(crate) fn workload(
         .with_preopens(preopen);
     Ok(match run.limit {
         None => workload,
-        Some((Limit::LinearMemory, most)) => workload.with_linear_memory(Some(most)),
-        Some((Limit::TableElements, most)) => workload.with_table_elements(Some(most)),
-        Some((Limit::Instances, most)) => workload.with_instances(Some(most)),
-        Some((Limit::Stack, most)) => workload.with_stack(Some(most)),
-        Some((other, _)) => return Err(format!("{other} is no number").into()),
+        Some((limit, most)) => workload.with_limit(&limit.to_string(), &most.to_string())?,
     })
 }
 

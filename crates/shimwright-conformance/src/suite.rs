@@ -224,7 +224,7 @@ impl Running<'_> {
             return Ok(Some(NO_PRECOMPILER.to_owned()));
         }
         if let Some((limit, _)) = run.limit
-            && !self.engine.keeps().contains(&limit)
+            && !self.engine.enforced_limits().contains(&limit)
         {
             return Ok(Some(format!("this engine cannot keep to {limit}")));
         }

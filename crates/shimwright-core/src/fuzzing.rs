@@ -17,8 +17,9 @@ use crate::config::options::{self, RuntimeOptions};
 use crate::container::entrypoint::Entrypoint;
 use crate::container::{entrypoint, home, join, rootfs, spawn, supported};
 use crate::engine::artifact::{Kind, MAGIC, Wasm};
+use crate::engine::limits::Limits;
 use crate::engine::outbound::Outbound;
-use crate::policy::{self, Limits};
+use crate::policy;
 use crate::shim::bootstrap;
 use crate::shim::metrics;
 use crate::stdio::uri;
@@ -129,9 +130,7 @@ pub fn annotations(bytes: &[u8]) {
     let Ok(narrowed) = node.narrow_for(&spec) else {
         return;
     };
-    let again = node
-        .narrow(&narrowed, "itself")
-        .map_err(|error| error.to_string());
+    let again = node.narrow(&narrowed, "itself");
     assert_eq!(again.as_ref(), Ok(&narrowed), "it is not within the node's");
     assert!(!narrowed.shows("PATH"));
 }

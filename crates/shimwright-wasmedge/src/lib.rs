@@ -50,7 +50,7 @@ impl Engine for WasmEdge {
         module::run(&self.settings, workload)
     }
 
-    fn keeps(&self) -> &[Limit] {
+    fn enforced_limits(&self) -> &[Limit] {
         &[Limit::LinearMemory]
     }
 

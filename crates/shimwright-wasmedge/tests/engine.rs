@@ -27,7 +27,10 @@ fn both_forms(wasm: &[u8]) -> [(&'static str, Artifact); 2] {
 
 /// Runs a guest with a limit of linear memory, in pages.
 fn run(pages: Option<u64>, artifact: Artifact) -> Result<Exit, BoxError> {
-    let workload = Workload::new(artifact).with_linear_memory(pages.map(|pages| pages << 16));
+    let mut workload = Workload::new(artifact);
+    if let Some(pages) = pages {
+        workload = workload.with_limit("linear_memory", &(pages << 16).to_string())?;
+    }
     engine("{}").run(&workload)
 }
 

@@ -39,7 +39,7 @@ impl Engine for Wasmer {
         exit
     }
 
-    fn keeps(&self) -> &[Limit] {
+    fn enforced_limits(&self) -> &[Limit] {
         &[Limit::LinearMemory, Limit::Outbound, Limit::NameLookup]
     }
 

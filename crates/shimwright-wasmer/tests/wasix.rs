@@ -3,20 +3,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use shimwright_core::{
-    Artifact, BoxError, Engine, Exit, Options, Outbound, Precompiled, Wasm, Workload,
-};
+use shimwright_core::{Artifact, BoxError, Engine, Exit, Options, Precompiled, Wasm, Workload};
 use shimwright_wasmer::Wasmer;
 
 /// Runs a guest with a limit of linear memory, in pages, as WebAssembly and precompiled.
 #[track_caller]
 fn check(pages: Option<u64>, guest: &str, expected: Result<Exit, &str>) {
-    let most = pages.map(|pages| pages << 16);
-    check_with(
-        |workload| workload.with_linear_memory(most),
-        guest,
-        expected,
-    );
+    let limit = |workload: Workload| match pages {
+        Some(pages) => set(workload, "linear_memory", &(pages << 16).to_string()),
+        None => workload,
+    };
+    check_with(limit, guest, expected);
+}
+
+fn set(workload: Workload, key: &str, value: &str) -> Workload {
+    workload.with_limit(key, value).unwrap()
 }
 
 /// Runs a guest with limits, likewise.
@@ -174,8 +175,11 @@ fn connects() -> String {
 
 /// Allows these destinations only.
 fn outbound(list: &[&str]) -> impl Fn(Workload) -> Workload {
-    let outbound = Outbound::new(list).unwrap();
-    move |workload| workload.with_outbound(Some(outbound.clone()))
+    let list = match list {
+        [] => "none".to_owned(),
+        list => list.join(" "),
+    };
+    move |workload| set(workload, "outbound", &list)
 }
 
 #[test]
@@ -231,7 +235,7 @@ fn names_are_looked_up_unless_that_is_forbidden() {
             (call $exit (call $resolve (i32.const 16) (i32.const 9) (i32.const 0)
                 (i32.const 64) (i32.const 4) (i32.const 48)))))"#;
     check(None, resolves, Ok(Exit::Code(0)));
-    let forbidden = |workload: Workload| workload.with_name_lookup(false);
+    let forbidden = |workload: Workload| set(workload, "name_lookup", "none");
     check_with(forbidden, resolves, Ok(Exit::Code(REFUSED)));
 }
 

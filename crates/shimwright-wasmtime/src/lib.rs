@@ -60,7 +60,7 @@ impl Engine for Wasmtime {
         Ok(())
     }
 
-    fn keeps(&self) -> &[Limit] {
+    fn enforced_limits(&self) -> &[Limit] {
         &[
             Limit::LinearMemory,
             Limit::TableElements,

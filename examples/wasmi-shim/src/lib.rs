@@ -18,7 +18,7 @@ impl Wasmi {
 }
 
 impl Engine for Wasmi {
-    fn keeps(&self) -> &[Limit] {
+    fn enforced_limits(&self) -> &[Limit] {
         // Its guests have no sockets to connect with, and nothing to look names up.
         &[Limit::Outbound, Limit::NameLookup]
     }

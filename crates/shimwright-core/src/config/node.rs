@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::config::options::{RuntimeOptions, read_bounded};
+use crate::engine::limits::Limits;
 use crate::error::Error;
-use crate::policy::Limits;
 
 /// Where the file is, unless [`FILE_VARIABLE`] says otherwise.
 const FILE: &str = "/etc/shimwright/config.toml";
@@ -221,7 +221,8 @@ impl Config {
     ///
     /// A wider limit of the handler, naming the key.
     pub(crate) fn limits(&self, options: &RuntimeOptions) -> Result<Limits, Error> {
-        self.limits.narrow(&options.limits, "the runtime options")
+        let narrowed = self.limits.narrow(&options.limits, "the runtime options");
+        narrowed.map_err(Error::invalid)
     }
 
     /// How many bytes of native code the cache keeps at most.

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::engine;
+use crate::engine::limits::Limits;
 use crate::error::Error;
-use crate::policy::Limits;
 
 /// The largest options file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;

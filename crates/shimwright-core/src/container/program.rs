@@ -19,13 +19,14 @@ use crate::config::node;
 use crate::config::options::RuntimeOptions;
 use crate::config::record::{ContainerKind, EngineMetrics};
 use crate::engine::artifact::{Artifact, Kind, Precompiled, Wasm};
+use crate::engine::limits::Limits;
 use crate::engine::workload::{DEFAULT_FUNCTION, Workload};
 use crate::engine::{Engine, Refusal};
 use crate::error::{Context, Error};
-use crate::policy::{self, Limits};
+use crate::policy;
 use crate::runner::host::Host;
 use crate::runner::libraries::Program;
-use crate::runner::{self, EngineLimits, Orders};
+use crate::runner::{self, Orders};
 
 /// Finds programs for one container. Launcher process.
 #[derive(Debug)]
@@ -150,16 +151,7 @@ impl Programs<'_> {
             preopens: policy::preopens(),
             artifact: artifact.as_raw_fd(),
             precompiled: precompiled.map(Into::into),
-            time_limit: limits.time_limit,
-            network: !limits.isolates_network(),
-            limits: EngineLimits {
-                linear_memory: limits.linear_memory,
-                table_elements: limits.table_elements,
-                instances: limits.instances,
-                stack: limits.stack,
-                outbound: limits.outbound.clone(),
-                name_lookup: limits.name_lookup(),
-            },
+            limits: limits.clone(),
             options: self.options.engine.clone(),
         };
         let orders = orders.write()?;
@@ -329,8 +321,8 @@ impl Programs<'_> {
         let workload = Workload::new(artifact).with_function(DEFAULT_FUNCTION);
         let accepted = engine.accepts(&workload);
         let accepted = accepted.and_then(|()| {
-            let mut asked = limits.kept_by_the_engine();
-            match asked.find(|limit| !engine.keeps().contains(limit)) {
+            let mut asked = limits.of_the_engine();
+            match asked.find(|limit| !engine.enforced_limits().contains(limit)) {
                 Some(limit) => Err(Refusal::new(format!("this engine cannot keep to {limit}"))),
                 None => Ok(()),
             }

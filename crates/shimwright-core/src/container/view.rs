@@ -18,7 +18,7 @@ use rustix::mount::{
 use rustix::thread::UnshareFlags;
 
 use super::entrypoint;
-use crate::policy::Limits;
+use crate::engine::limits::Limits;
 use crate::sys;
 
 /// The place of the devices, whose nodes are the container's own.

@@ -9,9 +9,9 @@ pub(crate) mod workload;
 
 use serde::de::DeserializeOwned;
 use std::cell::Cell;
-use std::fmt::{self, Display};
 
 use crate::engine::artifact::Kind;
+pub use crate::engine::limits::Limit;
 use crate::engine::workload::Workload;
 
 /// An error whose type is the engine's own business.
@@ -26,7 +26,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// | process | lives | calls |
 /// | --- | --- | --- |
-/// | launcher | while one container is created | [`accepts`](Engine::accepts), [`keeps`](Engine::keeps), [`precompiler`](Engine::precompiler), [`Precompiler::fingerprint`] |
+/// | launcher | while one container is created | [`accepts`](Engine::accepts), [`enforced_limits`](Engine::enforced_limits), [`precompiler`](Engine::precompiler), [`Precompiler::fingerprint`] |
 /// | compiler | while one artifact is compiled | [`Precompiler::precompile`] |
 /// | runner | as long as the guest; the container's PID 1 | [`load`](Engine::load), [`run`](Engine::run) |
 ///
@@ -75,12 +75,12 @@ pub trait Engine: Send + Sync + 'static {
         workload.artifact().require(Kind::Module)
     }
 
-    /// The limits that [`run`](Engine::run) holds a guest to, if its workload has them.
+    /// Declare the limits your engine enforces in [`run`](Engine::run).
     ///
-    /// Launcher process. By default there are none, and a container with one of them is refused: a
-    /// limit that nobody keeps must not be taken for one. An engine that does not have what is
-    /// limited at all, such as sockets, keeps its limit.
-    fn keeps(&self) -> &[Limit] {
+    /// Launcher process. The default is none. A container that sets a limit which is not declared
+    /// is refused, so that a limit never goes unenforced. If the engine lacks the feature, such as
+    /// sockets, list the limit: it holds trivially.
+    fn enforced_limits(&self) -> &[Limit] {
         &[]
     }
 
@@ -110,38 +110,6 @@ pub trait Precompiler {
     ///
     /// The reason why `create` fails, such as an invalid module.
     fn precompile(&self, wasm: &[u8]) -> Result<Vec<u8>, BoxError>;
-}
-
-/// A limit of a guest that only its engine can keep. All others are the kernel's or core's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Limit {
-    /// [`Workload::linear_memory`].
-    LinearMemory,
-    /// [`Workload::table_elements`].
-    TableElements,
-    /// [`Workload::instances`].
-    Instances,
-    /// [`Workload::stack`].
-    Stack,
-    /// [`Workload::outbound`].
-    Outbound,
-    /// [`Workload::name_lookup`].
-    NameLookup,
-}
-
-/// The key by which the limit is set.
-impl Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::LinearMemory => "linear_memory",
-            Self::TableElements => "table_elements",
-            Self::Instances => "instances",
-            Self::Stack => "stack",
-            Self::Outbound => "outbound",
-            Self::NameLookup => "name_lookup",
-        })
-    }
 }
 
 /// How a workload ended.

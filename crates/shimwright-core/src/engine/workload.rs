@@ -3,8 +3,11 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+#[cfg(any(test, feature = "testing"))]
+use crate::engine::BoxError;
 use crate::engine::Refusal;
 use crate::engine::artifact::Artifact;
+use crate::engine::limits::Limits;
 use crate::engine::limits::linear_memory::LinearMemory;
 use crate::engine::limits::table_elements::TableElements;
 use crate::engine::outbound::Outbound;
@@ -24,12 +27,9 @@ pub struct Workload {
     args: Vec<String>,
     env: Vec<(String, String)>,
     preopens: Vec<Preopen>,
+    limits: Limits,
     linear_memory: LinearMemory,
     table_elements: TableElements,
-    instances: Option<u64>,
-    stack: Option<u64>,
-    outbound: Option<Outbound>,
-    name_lookup: bool,
 }
 
 impl fmt::Debug for Workload {
@@ -85,12 +85,9 @@ impl Workload {
             args: vec!["guest".to_owned()],
             env: Vec::new(),
             preopens: Vec::new(),
+            limits: Limits::default(),
             linear_memory: LinearMemory::default(),
             table_elements: TableElements::default(),
-            instances: None,
-            stack: None,
-            outbound: None,
-            name_lookup: true,
         }
     }
 
@@ -131,46 +128,26 @@ impl Workload {
         self
     }
 
-    /// Replaces the limit of linear memory, in bytes.
+    /// Replaces the limits.
     #[must_use]
-    pub fn with_linear_memory(mut self, most: Option<u64>) -> Self {
-        self.linear_memory = LinearMemory::new(most);
+    pub(crate) fn with_limits(mut self, limits: Limits) -> Self {
+        self.linear_memory = LinearMemory::new(limits.linear_memory);
+        self.table_elements = TableElements::new(limits.table_elements);
+        self.limits = limits;
         self
     }
 
-    /// Replaces the limit of the elements of tables.
-    #[must_use]
-    pub fn with_table_elements(mut self, most: Option<u64>) -> Self {
-        self.table_elements = TableElements::new(most);
-        self
-    }
-
-    /// Replaces the limit of core instances.
-    #[must_use]
-    pub fn with_instances(mut self, most: Option<u64>) -> Self {
-        self.instances = most;
-        self
-    }
-
-    /// Replaces the limit of stack, in bytes.
-    #[must_use]
-    pub fn with_stack(mut self, most: Option<u64>) -> Self {
-        self.stack = most;
-        self
-    }
-
-    /// Replaces what the guest may connect and send to; without, that is everything.
-    #[must_use]
-    pub fn with_outbound(mut self, allowed: Option<Outbound>) -> Self {
-        self.outbound = allowed;
-        self
-    }
-
-    /// Replaces whether the guest may look names up.
-    #[must_use]
-    pub fn with_name_lookup(mut self, allowed: bool) -> Self {
-        self.name_lookup = allowed;
-        self
+    /// Sets one limit by its key in the node's file, to a value as in an annotation.
+    ///
+    /// # Errors
+    ///
+    /// There is no such limit, or the text is no value of it.
+    #[cfg(any(test, feature = "testing"))]
+    #[doc(hidden)]
+    pub fn with_limit(mut self, key: &str, value: &str) -> Result<Self, BoxError> {
+        let mut limits = std::mem::take(&mut self.limits);
+        limits.set(key, value, key)?;
+        Ok(self.with_limits(limits))
     }
 
     /// What to run.
@@ -215,8 +192,8 @@ impl Workload {
 
     /// What the guest's linear memory is held to.
     ///
-    /// This and the limits below are set only if [`Engine::keeps`](crate::Engine::keeps) says that
-    /// the engine keeps to them.
+    /// This and the limits below are set only if the engine declares them in
+    /// [`Engine::enforced_limits`](crate::Engine::enforced_limits).
     pub fn linear_memory(&self) -> &LinearMemory {
         &self.linear_memory
     }
@@ -229,24 +206,24 @@ impl Workload {
     /// How many core instances the guest may consist of, if that is limited. A module is one, a
     /// component can be many.
     pub fn instances(&self) -> Option<u64> {
-        self.instances
+        self.limits.instances
     }
 
     /// How many bytes of stack the guest's functions may use, if that is limited. An engine that
     /// gives them less anyway need not give them more.
     pub fn stack(&self) -> Option<u64> {
-        self.stack
+        self.limits.stack
     }
 
     /// What the guest may connect and send to, if that is limited, by whatever means. What it
     /// receives and accepts is not limited.
     pub fn outbound(&self) -> Option<&Outbound> {
-        self.outbound.as_ref()
+        self.limits.outbound.as_ref()
     }
 
     /// Whether the guest may look names up. Addresses may be written out in any case.
     pub fn name_lookup(&self) -> bool {
-        self.name_lookup
+        self.limits.allows_name_lookup()
     }
 }
 

@@ -1,18 +1,13 @@
 //! What a WebAssembly guest may use at most: set for the node, and narrowed by whoever runs it.
 
 use std::collections::HashMap;
-use std::fmt::{self, Display};
 use std::path::Path;
 
 use oci_spec::runtime::{
     LinuxNamespace, LinuxNamespaceType, PosixRlimitBuilder, PosixRlimitType, Process, Spec,
 };
-use serde::Deserialize;
 
-use super::environment::Environment;
-use crate::engine::Limit;
-use crate::engine::limits::linear_memory::PAGE;
-use crate::engine::outbound::Outbound;
+use crate::engine::limits::Limits;
 use crate::error::Error;
 
 /// Annotations of a container with this prefix are settings.
@@ -26,108 +21,7 @@ const VARIABLE: &str = "SHIMWRIGHT_";
 /// say the same. They are its own to read, and limit nothing.
 const SERVING: [&str; 2] = ["SHIMWRIGHT_HTTP_", "WASMTIME_HTTP_"];
 
-/// The fewest files a runner can be set up and an engine can run with.
-const FEWEST_FILES: u64 = 64;
-
-/// The smallest stack that a function of a guest and those of its host can be called with.
-const SMALLEST_STACK: u64 = 65536;
-
-/// Limits of a guest; what is not set is not limited here.
-///
-/// What neither the kernel nor core can keep is the engine's, see [`Limits::kept_by_the_engine`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Limits {
-    /// How long the guest may run, in whole seconds since its start.
-    #[serde(deserialize_with = "seconds")]
-    pub(crate) time_limit: Option<u32>,
-    /// The number of descriptors of its process, its engine's included.
-    #[serde(deserialize_with = "files")]
-    open_files: Option<u64>,
-    /// How many bytes all its linear memories may hold together.
-    #[serde(deserialize_with = "linear_memory")]
-    pub(crate) linear_memory: Option<u64>,
-    /// How many elements all its tables may hold together.
-    pub(crate) table_elements: Option<u64>,
-    /// How many core instances it may consist of.
-    #[serde(deserialize_with = "instances")]
-    pub(crate) instances: Option<u64>,
-    /// How many bytes of stack its functions may use.
-    #[serde(deserialize_with = "stack")]
-    pub(crate) stack: Option<u64>,
-    /// What it sees of the image.
-    rootfs: Option<Rootfs>,
-    /// What it can reach.
-    network: Option<Network>,
-    /// Where in that network it may connect and send to.
-    pub(crate) outbound: Option<Outbound>,
-    /// Where names are looked up.
-    name_lookup: Option<Network>,
-    /// Which variables of its container it is given.
-    environment: Option<Environment>,
-}
-
-/// What a guest sees of its image, least first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Rootfs {
-    /// Nothing but the mounts of the spec.
-    None,
-    /// The root file system, which cannot be written.
-    ReadOnly,
-    /// As the spec says.
-    ReadWrite,
-}
-
-/// The network of a guest, least first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Network {
-    /// A namespace of its own, with nothing in it.
-    None,
-    /// As the spec says.
-    Container,
-}
-
-impl Display for Rootfs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "none",
-            Self::ReadOnly => "read-only",
-            Self::ReadWrite => "read-write",
-        })
-    }
-}
-
-impl Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "none",
-            Self::Container => "container",
-        })
-    }
-}
-
 impl Limits {
-    /// These limits, made narrower by `wanted`.
-    ///
-    /// # Errors
-    ///
-    /// The first setting of `wanted`, which comes from `source`, that is wider than it is here.
-    pub(crate) fn narrow(&self, wanted: &Self, source: &str) -> Result<Self, Error> {
-        macro_rules! narrowed {
-            ($($key:ident)*) => {
-                Self {
-                    $($key: narrower(stringify!($key), &self.$key, &wanted.$key, source)?),*
-                }
-            };
-        }
-        Ok(narrowed! {
-            time_limit open_files linear_memory table_elements instances stack
-            rootfs network outbound name_lookup environment
-        })
-    }
-
     /// These limits, made narrower by what the container itself asks for.
     ///
     /// # Errors
@@ -155,95 +49,11 @@ impl Limits {
         let mut limits = self.clone();
         for (key, name, value) in annotations.into_iter().chain(variables) {
             let mut wanted = Self::default();
-            wanted.set(&key, &value, &name)?;
-            limits = limits.narrow(&wanted, &name)?;
+            let set = wanted.set(&key, &value, &name);
+            let narrowed = set.and_then(|()| limits.narrow(&wanted, &name));
+            limits = narrowed.map_err(Error::invalid)?;
         }
         Ok(limits)
-    }
-
-    fn set(&mut self, key: &str, value: &str, name: &str) -> Result<(), Error> {
-        let invalid = |what: &str| Error::invalid(format!("{name}: {value:?} is not {what}"));
-        match key {
-            "time_limit" => {
-                let seconds = value.parse().ok().filter(|&seconds| seconds > 0);
-                self.time_limit = Some(seconds.ok_or_else(|| invalid(SECONDS))?);
-            }
-            "open_files" => {
-                let files = value.parse().ok().filter(|&files| files >= FEWEST_FILES);
-                self.open_files = Some(files.ok_or_else(|| invalid(FILES))?);
-            }
-            "linear_memory" => {
-                let bytes = value.parse().ok().filter(|&bytes| bytes >= PAGE);
-                self.linear_memory = Some(bytes.ok_or_else(|| invalid(LINEAR_MEMORY))?);
-            }
-            "table_elements" => {
-                let elements = value.parse().ok();
-                self.table_elements = Some(elements.ok_or_else(|| invalid(TABLE_ELEMENTS))?);
-            }
-            "instances" => {
-                let instances = value.parse().ok().filter(|&instances| instances > 0);
-                self.instances = Some(instances.ok_or_else(|| invalid(INSTANCES))?);
-            }
-            "stack" => {
-                let bytes = value.parse().ok().filter(|&bytes| bytes >= SMALLEST_STACK);
-                self.stack = Some(bytes.ok_or_else(|| invalid(STACK))?);
-            }
-            "rootfs" => {
-                let known = [Rootfs::None, Rootfs::ReadOnly, Rootfs::ReadWrite];
-                let found = known.into_iter().find(|known| known.to_string() == value);
-                self.rootfs = Some(found.ok_or_else(|| invalid("none, read-only or read-write"))?);
-            }
-            "network" | "name_lookup" => {
-                let known = [Network::None, Network::Container];
-                let found = known.into_iter().find(|known| known.to_string() == value);
-                let found = found.ok_or_else(|| invalid("none or container"))?;
-                if key == "network" {
-                    self.network = Some(found);
-                } else {
-                    self.name_lookup = Some(found);
-                }
-            }
-            "outbound" => {
-                let destinations = list(value).ok_or_else(|| invalid(DESTINATIONS))?;
-                let outbound = Outbound::new(destinations);
-                let outbound =
-                    outbound.map_err(|error| Error::invalid(format!("{name}: {error}")))?;
-                self.outbound = Some(outbound);
-            }
-            "environment" => {
-                let names = list(value).ok_or_else(|| invalid(NAMES))?;
-                let environment = Environment::new(names);
-                let environment =
-                    environment.map_err(|error| Error::invalid(format!("{name}: {error}")))?;
-                self.environment = Some(environment);
-            }
-            unknown => {
-                return Err(Error::invalid(format!(
-                    "{name}: there is no limit {unknown}"
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the guest sees the mounts of the spec only.
-    pub(crate) fn hides_image(&self) -> bool {
-        self.rootfs == Some(Rootfs::None)
-    }
-
-    /// Whether the guest may not write to its image.
-    pub(crate) fn is_read_only(&self) -> bool {
-        self.rootfs.is_some_and(|rootfs| rootfs < Rootfs::ReadWrite)
-    }
-
-    /// Whether the guest has a network namespace with nothing in it.
-    pub(crate) fn isolates_network(&self) -> bool {
-        self.network == Some(Network::None)
-    }
-
-    /// Whether the guest may look names up.
-    pub(crate) fn name_lookup(&self) -> bool {
-        self.name_lookup != Some(Network::None)
     }
 
     /// Whether the guest is given the variable of this name. What says how it is served always is:
@@ -251,22 +61,6 @@ impl Limits {
     pub(crate) fn shows(&self, name: &str) -> bool {
         let environment = self.environment.as_ref();
         is_serving(name) || environment.is_none_or(|environment| environment.allows(name))
-    }
-
-    /// Those that an engine has to keep, which it may be unable to.
-    pub(crate) fn kept_by_the_engine(&self) -> impl Iterator<Item = Limit> {
-        // Without a network there is nothing to be reached.
-        let limits_outbound = self.outbound.is_some() && !self.isolates_network();
-        let all = [
-            (self.linear_memory.is_some(), Limit::LinearMemory),
-            (self.table_elements.is_some(), Limit::TableElements),
-            (self.instances.is_some(), Limit::Instances),
-            (self.stack.is_some(), Limit::Stack),
-            (limits_outbound, Limit::Outbound),
-            (!self.name_lookup(), Limit::NameLookup),
-        ];
-        let set = all.into_iter().filter(|(is_set, _)| *is_set);
-        set.map(|(_, limit)| limit)
     }
 
     /// Has the sandbox of a spec keep these limits, but those of time, which is the runner's, and of
@@ -298,91 +92,6 @@ impl Limits {
             limit_files(process, files);
         }
     }
-}
-
-const SECONDS: &str = "a number of seconds above zero";
-const FILES: &str = "a number of files, 64 or more";
-const LINEAR_MEMORY: &str = "a number of bytes, 65536 or more";
-
-const TABLE_ELEMENTS: &str = "a number of elements";
-const INSTANCES: &str = "a number of instances, 1 or more";
-const STACK: &str = "a number of bytes, 65536 or more";
-const DESTINATIONS: &str = "none or a list of networks and ports";
-const NAMES: &str = "none or a list of names";
-
-/// A setting that can be made narrower.
-trait Setting: Clone {
-    /// Whether it gives a guest no more than `most` does.
-    fn is_within(&self, most: &Self) -> bool;
-
-    /// How it is written.
-    fn text(&self) -> String;
-}
-
-impl<T: Ord + Display + Clone> Setting for T {
-    fn is_within(&self, most: &Self) -> bool {
-        self <= most
-    }
-
-    fn text(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl Setting for Outbound {
-    fn is_within(&self, most: &Self) -> bool {
-        Self::is_within(self, most)
-    }
-
-    fn text(&self) -> String {
-        list_text(self.clone().into())
-    }
-}
-
-impl Setting for Environment {
-    fn is_within(&self, most: &Self) -> bool {
-        Self::is_within(self, most)
-    }
-
-    fn text(&self) -> String {
-        list_text(self.into())
-    }
-}
-
-fn narrower<T: Setting>(
-    key: &str,
-    most: &Option<T>,
-    wanted: &Option<T>,
-    source: &str,
-) -> Result<Option<T>, Error> {
-    match (most, wanted) {
-        (Some(most), Some(wanted)) if !wanted.is_within(most) => Err(Error::invalid(format!(
-            "{key} may be narrowed only: it is {} in {source}, and {} on this node",
-            wanted.text(),
-            most.text()
-        ))),
-        (most, wanted) => Ok(wanted.as_ref().or(most.as_ref()).cloned()),
-    }
-}
-
-/// The word for an empty list, which no text at all may be a mistake for.
-const EMPTY: &str = "none";
-
-/// A list in one text, separated by commas or spaces; none if there is nothing in it.
-fn list(text: &str) -> Option<Vec<&str>> {
-    if text == EMPTY {
-        return Some(Vec::new());
-    }
-    let words = text.split(|c: char| c == ',' || c.is_whitespace());
-    let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
-    (!words.is_empty()).then_some(words)
-}
-
-fn list_text(list: Vec<String>) -> String {
-    if list.is_empty() {
-        return EMPTY.to_owned();
-    }
-    list.join(" ")
 }
 
 fn is_serving(name: &str) -> bool {
@@ -421,45 +130,6 @@ fn limit_files(process: &mut Process, most: u64) {
     limits.retain(|limit| limit.typ() != PosixRlimitType::RlimitNofile);
     limits.push(limit);
     process.set_rlimits(Some(limits));
-}
-
-fn seconds<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
-    match u32::deserialize(input)? {
-        0 => Err(serde::de::Error::custom(format!(
-            "time_limit: 0 is not {SECONDS}"
-        ))),
-        seconds => Ok(Some(seconds)),
-    }
-}
-
-fn files<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
-    at_least(input, "open_files", FEWEST_FILES, FILES)
-}
-
-fn linear_memory<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
-    at_least(input, "linear_memory", PAGE, LINEAR_MEMORY)
-}
-
-fn instances<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
-    at_least(input, "instances", 1, INSTANCES)
-}
-
-fn stack<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
-    at_least(input, "stack", SMALLEST_STACK, STACK)
-}
-
-fn at_least<'de, D: serde::Deserializer<'de>>(
-    input: D,
-    key: &str,
-    least: u64,
-    expected: &str,
-) -> Result<Option<u64>, D::Error> {
-    match u64::deserialize(input)? {
-        less if less < least => Err(serde::de::Error::custom(format!(
-            "{key}: {less} is not {expected}"
-        ))),
-        number => Ok(Some(number)),
-    }
 }
 
 #[cfg(test)]
@@ -509,11 +179,6 @@ mod tests {
             refusal("", r#""SHIMWRIGHT_ROOTFS=read-write""#),
             "rootfs may be narrowed only: it is read-write in SHIMWRIGHT_ROOTFS, and read-only on \
              this node"
-        );
-        assert!(
-            limits("linear_memory = 65536")
-                .narrow(&limits("linear_memory = 65537"), "x")
-                .is_err()
         );
         // A variable cannot take back what an annotation has narrowed.
         let both = refusal(
@@ -579,21 +244,6 @@ mod tests {
             let error = limits("").narrow_for(&spec).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
-        for (text, reason) in [
-            ("time = 1", "time"),
-            ("time_limit = 0", "time_limit"),
-            ("open_files = 1", "open_files"),
-            ("linear_memory = 65535", "linear_memory"),
-            ("rootfs = 'ro'", "ro"),
-            ("instances = 0", "instances"),
-            ("stack = 4096", "stack"),
-            ("outbound = ['example.com']", "example.com"),
-            ("outbound = '10.0.0.0/8'", "sequence"),
-            ("environment = ['A=B']", "A=B"),
-        ] {
-            let error = toml::from_str::<Limits>(text).unwrap_err();
-            assert!(error.message().contains(reason), "{error}");
-        }
     }
 
     #[test]
@@ -616,14 +266,6 @@ mod tests {
         let refusal = spec(r#""dev.shimwright.environment":"*""#, "");
         let refusal = refusal.unwrap_err().to_string();
         assert!(refusal.contains("it is * in"), "{refusal}");
-        // Nothing can be added to nothing.
-        let nothing = limits("outbound = []").narrow(&limits("outbound = ['::1']"), "x");
-        assert!(
-            nothing
-                .unwrap_err()
-                .to_string()
-                .ends_with("none on this node")
-        );
     }
 
     #[test]
@@ -634,25 +276,6 @@ mod tests {
         assert!(some.shows("SHIMWRIGHT_HTTP_ADDRESS") && some.shows("WASMTIME_HTTP_BACKLOG"));
         assert!(!some.shows("SHIMWRIGHT_TIME_LIMIT"));
         assert!(limits("").shows("PATH"));
-    }
-
-    #[test]
-    fn an_engine_is_asked_for_what_only_it_can_keep() {
-        let asked = |toml: &str| -> Vec<Limit> { limits(toml).kept_by_the_engine().collect() };
-        assert_eq!(
-            asked("time_limit = 1\nrootfs = 'none'\nenvironment = []"),
-            []
-        );
-        assert_eq!(asked("name_lookup = 'container'"), []);
-        assert_eq!(
-            asked("stack = 65536\nname_lookup = 'none'\noutbound = []"),
-            [Limit::Stack, Limit::Outbound, Limit::NameLookup]
-        );
-        assert_eq!(asked("network = 'none'\noutbound = []"), []);
-        assert_eq!(
-            asked("linear_memory = 65536\ntable_elements = 0\ninstances = 1"),
-            [Limit::LinearMemory, Limit::TableElements, Limit::Instances]
-        );
     }
 
     #[test]

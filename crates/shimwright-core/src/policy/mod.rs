@@ -1,7 +1,6 @@
 //! What a WebAssembly guest is given of its container, decided here once for every engine.
 
 pub(crate) mod capabilities;
-mod environment;
 mod limits;
 
 use std::collections::BTreeSet;
@@ -9,9 +8,9 @@ use std::path::Path;
 
 use oci_spec::runtime::{Mount, Process, Spec};
 
+use crate::engine::limits::Limits;
 use crate::engine::workload::Preopen;
 use crate::error::Error;
-pub(crate) use limits::Limits;
 
 /// File systems of the kernel's that a guest has no use for and could do harm with: through
 /// `/proc/self/mem` a guest that may open files below `/` would write to its own engine's memory.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::artifact::{Artifact, Kind, Precompiled, Wasm};
 use crate::engine::exit::Status;
-use crate::engine::outbound::Outbound;
+use crate::engine::limits::Limits;
 use crate::engine::workload::{Preopen, Workload};
 use crate::engine::{BoxError, Exit};
 use crate::error::{self, Context, Error};
@@ -38,25 +38,9 @@ pub(crate) struct Orders {
     pub(crate) artifact: RawFd,
     /// The artifact's kind if the cache supplied it as native code.
     pub(crate) precompiled: Option<PrecompiledKind>,
-    /// How many seconds the guest may run.
-    pub(crate) time_limit: Option<u32>,
-    /// Whether it has a network.
-    pub(crate) network: bool,
-    /// What its engine holds it to.
-    pub(crate) limits: EngineLimits,
+    pub(crate) limits: Limits,
     /// The engine's options.
     pub(crate) options: serde_json::Map<String, serde_json::Value>,
-}
-
-/// The limits of a workload on their way to the runner.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct EngineLimits {
-    pub(crate) linear_memory: Option<u64>,
-    pub(crate) table_elements: Option<u64>,
-    pub(crate) instances: Option<u64>,
-    pub(crate) stack: Option<u64>,
-    pub(crate) outbound: Option<Outbound>,
-    pub(crate) name_lookup: bool,
 }
 
 /// [`Kind`] on its way to the runner.
@@ -136,7 +120,7 @@ pub(crate) fn main(host: &Host, descriptor: RawFd) -> Status {
 }
 
 fn run(host: &Host, orders: Orders) -> Result<Exit, BoxError> {
-    if let Some(seconds) = orders.time_limit {
+    if let Some(seconds) = orders.limits.time_limit {
         sys::signal::end_after(seconds);
     }
     let file = sys::fd::inherited(orders.artifact)?;
@@ -144,24 +128,19 @@ fn run(host: &Host, orders: Orders) -> Result<Exit, BoxError> {
         Some(kind) => Artifact::Precompiled(Precompiled::trusted(file, kind.into())),
         None => Artifact::Wasm(Wasm::open(file)?),
     };
-    let limits = orders.limits;
+    let has_network = !orders.limits.isolates_network();
     let workload = Workload::new(artifact)
         .with_function(orders.function)
         .with_args(orders.args)
         .with_env(orders.env)
         .with_preopens(orders.preopens)
-        .with_linear_memory(limits.linear_memory)
-        .with_table_elements(limits.table_elements)
-        .with_instances(limits.instances)
-        .with_stack(limits.stack)
-        .with_outbound(limits.outbound)
-        .with_name_lookup(limits.name_lookup);
+        .with_limits(orders.limits);
     let engine = host.engine(&crate::engine::Options::new(orders.options))?;
     if host.libraries.is_some() {
         engine.load()?;
         libraries::leave()?;
     }
-    confine(orders.network).context("confine the engine with Landlock")?;
+    confine(has_network).context("confine the engine with Landlock")?;
     syscalls::restrict_system_calls().context("filter the engine's system calls")?;
     idle::release_memory_once_settled();
     engine.run(&workload)

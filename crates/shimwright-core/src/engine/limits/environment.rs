@@ -2,11 +2,11 @@
 
 use std::fmt::{self, Display};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Names of variables, and beginnings of such names.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Vec<String>")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub(crate) struct Environment(Vec<Name>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +68,8 @@ impl TryFrom<Vec<String>> for Environment {
     }
 }
 
-impl From<&Environment> for Vec<String> {
-    fn from(environment: &Environment) -> Self {
+impl From<Environment> for Vec<String> {
+    fn from(environment: Environment) -> Self {
         environment.0.iter().map(ToString::to_string).collect()
     }
 }
