@@ -1,13 +1,23 @@
 //! `cargo xtask tidy`: what compilers cannot check, and ARCHITECTURE.md claims.
 
+mod api;
+mod commands;
 mod layers;
+mod links;
+mod markdown;
+mod repeats;
+mod tables;
 mod threats;
+mod tree;
+mod unused;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
+
+use markdown::code_spans;
+use tree::Tree;
 
 use crate::cargo;
 use crate::error::{Context, Result, error};
@@ -69,20 +79,35 @@ const EXAMPLE: &str = "examples/wasmi-shim/src";
 const EXAMPLE_LINES: usize = 50;
 const TUTORIAL: &str = "docs/writing-an-engine.md";
 
+/// What may be asked for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Options {
+    /// Record the public API as it is.
+    update: bool,
+    /// Leave out the public API, for which core is compiled.
+    no_build: bool,
+}
+
+impl Options {
+    fn parse(args: impl Iterator<Item = String>) -> Result<Self> {
+        let mut options = Self::default();
+        for arg in args {
+            match arg.as_str() {
+                "--update" => options.update = true,
+                "--no-build" => options.no_build = true,
+                unknown => return Err(error!("tidy has no option {unknown:?}")),
+            }
+        }
+        Ok(options)
+    }
+}
+
 pub(crate) fn main() -> Result<ExitCode> {
+    // `ci` asks for all of it.
+    let args = std::env::args().skip(1).skip_while(|arg| arg != "tidy");
+    let options = Options::parse(args.skip(1))?;
     let tree = Tree::read(&cargo::workspace_root())?;
-    let metadata = metadata()?;
-    let problems: Vec<_> = [
-        architecture(&tree, &metadata),
-        sources(&tree, &metadata),
-        owners(&tree),
-        layers::check(&tree),
-        dependencies()?,
-        example(&tree),
-        links(&tree),
-        threats::check(&tree),
-    ]
-    .concat();
+    let problems = check(&tree, options)?;
     for problem in &problems {
         println!("  {problem}");
     }
@@ -98,55 +123,32 @@ pub(crate) fn main() -> Result<ExitCode> {
     })
 }
 
-/// The files of the workspace, by their paths relative to it.
-struct Tree {
-    root: PathBuf,
-    files: BTreeSet<String>,
-}
-
-impl Tree {
-    fn read(root: &Path) -> Result<Self> {
-        let mut tree = Self {
-            root: root.to_owned(),
-            files: BTreeSet::new(),
-        };
-        tree.walk(root)?;
-        Ok(tree)
+/// All checks.
+fn check(tree: &Tree, options: Options) -> Result<Vec<String>> {
+    let metadata = metadata()?;
+    let packages = metadata["packages"].as_array().cloned().unwrap_or_default();
+    if options.update && !options.no_build {
+        api::record(tree)?;
     }
-
-    fn walk(&mut self, directory: &Path) -> Result<()> {
-        let entries = fs::read_dir(directory).context(format_args!("list {}", directory.display()));
-        for entry in entries? {
-            let path = entry?.path();
-            let name = path.file_name().unwrap_or_default();
-            if name == ".git" || name == "target" {
-                continue;
-            }
-            if path.is_dir() {
-                self.walk(&path)?;
-            } else if let Ok(relative) = path.strip_prefix(&self.root) {
-                self.files.insert(relative.to_string_lossy().into_owned());
-            }
-        }
-        Ok(())
+    let mut problems = [
+        architecture(tree, &metadata),
+        sources(tree, &metadata),
+        owners(tree),
+        layers::check(tree),
+        dependencies()?,
+        example(tree),
+        links::check(tree),
+        tables::check(tree),
+        repeats::check(tree),
+        commands::check(tree, &commands::Usage::read()?),
+        threats::check(tree),
+        unused::check(tree, &packages),
+    ]
+    .concat();
+    if !options.no_build {
+        problems.extend(api::check(tree)?);
     }
-
-    fn with_extension(&self, extension: &str) -> impl Iterator<Item = &str> {
-        let suffix = format!(".{extension}");
-        self.files
-            .iter()
-            .map(String::as_str)
-            .filter(move |path| path.ends_with(&suffix))
-    }
-
-    /// The text of a file, empty if there is none.
-    fn text(&self, path: &str) -> String {
-        fs::read_to_string(self.root.join(path)).unwrap_or_default()
-    }
-
-    fn has(&self, path: &str) -> bool {
-        self.root.join(path).exists()
-    }
+    Ok(problems)
 }
 
 fn metadata() -> Result<serde_json::Value> {
@@ -190,14 +192,6 @@ fn architecture(tree: &Tree, metadata: &serde_json::Value) -> Vec<String> {
         }
     }
     problems
-}
-
-/// What is written between backticks on one line.
-fn code_spans(text: &str) -> impl Iterator<Item = &str> {
-    let lines = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("```"));
-    lines.flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
 fn looks_like_path(tree: &Tree, span: &str) -> bool {
@@ -363,43 +357,6 @@ fn example(tree: &Tree) -> Vec<String> {
     problems
 }
 
-/// Links between files of the repository lead somewhere.
-fn links(tree: &Tree) -> Vec<String> {
-    let mut problems = Vec::new();
-    for path in tree.with_extension("md") {
-        let directory = Path::new(path).parent().unwrap_or(Path::new(""));
-        let text = tree.text(path);
-        for target in link_targets(&text) {
-            let file = target.split('#').next().unwrap_or_default();
-            let is_external = target.contains("://") || target.starts_with("mailto:");
-            if !is_external && !file.is_empty() && !tree.root.join(directory).join(file).exists() {
-                problems.push(format!("{path} links to `{target}`, which does not exist"));
-            }
-        }
-    }
-    problems
-}
-
-/// The targets of `[text](target)`, outside of blocks of code.
-fn link_targets(text: &str) -> Vec<&str> {
-    let mut found = Vec::new();
-    let mut in_code = false;
-    for line in text.lines() {
-        if line.trim_start().starts_with("```") {
-            in_code = !in_code;
-        }
-        if !in_code {
-            let rests = line.split("](").skip(1);
-            found.extend(
-                rests
-                    .filter_map(|rest| rest.split_once(')'))
-                    .map(|(target, _)| target),
-            );
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -410,26 +367,6 @@ mod tests {
         assert_eq!(declared_module("    pub(crate) mod task;"), Some("task"));
         assert_eq!(declared_module("mod task {"), None);
         assert_eq!(declared_module("use crate::mod_of;"), None);
-    }
-
-    #[test]
-    fn links_are_found_outside_of_code() {
-        let text = "see [a](b.md#c) and [d](e)\n```\n[no](f)\n```\n[g](h)";
-        assert_eq!(link_targets(text), ["b.md#c", "e", "h"]);
-    }
-
-    #[test]
-    fn spans_that_look_like_paths() {
-        let tree = Tree {
-            root: PathBuf::new(),
-            files: BTreeSet::from(["docs/x.md".to_owned()]),
-        };
-        for path in ["docs/y", "service.rs", "docs/gone.md"] {
-            assert!(looks_like_path(&tree, path), "{path}");
-        }
-        for other in ["wasi/wasm", "/run/shimwright", "Shim::new", "docs/<name>"] {
-            assert!(!looks_like_path(&tree, other), "{other}");
-        }
     }
 
     #[test]

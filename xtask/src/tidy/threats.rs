@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Tree, code_spans};
+use super::markdown::code_spans;
+use super::tree::Tree;
 
 const FILE: &str = "docs/threat-model.md";
 
