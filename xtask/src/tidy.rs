@@ -5,6 +5,7 @@ mod commands;
 mod layers;
 mod links;
 mod markdown;
+mod picture;
 mod repeats;
 mod tables;
 mod threats;
@@ -82,7 +83,7 @@ const TUTORIAL: &str = "docs/writing-an-engine.md";
 /// What may be asked for.
 #[derive(Clone, Copy, Debug, Default)]
 struct Options {
-    /// Record the public API as it is.
+    /// Write what is made from sources: the picture and the record of the public API.
     update: bool,
     /// Leave out the public API, for which core is compiled.
     no_build: bool,
@@ -127,8 +128,11 @@ pub(crate) fn main() -> Result<ExitCode> {
 fn check(tree: &Tree, options: Options) -> Result<Vec<String>> {
     let metadata = metadata()?;
     let packages = metadata["packages"].as_array().cloned().unwrap_or_default();
-    if options.update && !options.no_build {
-        api::record(tree)?;
+    if options.update {
+        picture::write(tree)?;
+        if !options.no_build {
+            api::record(tree)?;
+        }
     }
     let mut problems = [
         architecture(tree, &metadata),
@@ -142,6 +146,7 @@ fn check(tree: &Tree, options: Options) -> Result<Vec<String>> {
         repeats::check(tree),
         commands::check(tree, &commands::Usage::read()?),
         threats::check(tree),
+        picture::check(tree),
         unused::check(tree, &packages),
     ]
     .concat();
