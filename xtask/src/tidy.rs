@@ -3,6 +3,7 @@
 mod api;
 mod commands;
 mod layers;
+mod licences;
 mod links;
 mod markdown;
 mod picture;
@@ -85,7 +86,7 @@ const TUTORIAL: &str = "docs/writing-an-engine.md";
 struct Options {
     /// Write what is made from sources: the picture and the record of the public API.
     update: bool,
-    /// Leave out the public API, for which core is compiled.
+    /// Leave out what needs a build: the public API and cargo-deny.
     no_build: bool,
 }
 
@@ -152,6 +153,7 @@ fn check(tree: &Tree, options: Options) -> Result<Vec<String>> {
     .concat();
     if !options.no_build {
         problems.extend(api::check(tree)?);
+        problems.extend(licences::check()?);
     }
     Ok(problems)
 }
