@@ -1,13 +1,22 @@
 //! `cargo xtask tidy`: what compilers cannot check, and ARCHITECTURE.md claims.
 
 mod api;
+mod arrows;
 mod commands;
+mod exceptions;
+mod figures;
+mod invariants;
 mod layers;
 mod licences;
 mod links;
+mod map;
 mod markdown;
 mod picture;
 mod repeats;
+mod roles;
+mod sizes;
+mod symbols;
+mod syntax;
 mod tables;
 mod threats;
 mod tree;
@@ -18,7 +27,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use markdown::code_spans;
+use exceptions::Exceptions;
+use syntax::Syntax;
 use tree::Tree;
 
 use crate::cargo;
@@ -81,10 +91,15 @@ const EXAMPLE: &str = "examples/wasmi-shim/src";
 const EXAMPLE_LINES: usize = 50;
 const TUTORIAL: &str = "docs/writing-an-engine.md";
 
+/// The arguments of this command.
+const USAGE: &str = "cargo xtask tidy [--figures] [--update] [--no-build]";
+
 /// What may be asked for.
 #[derive(Clone, Copy, Debug, Default)]
 struct Options {
-    /// Write what is made from sources: the picture and the record of the public API.
+    /// Print how large the parts are and what uses what, and check nothing.
+    figures: bool,
+    /// Write what is made from sources: the picture, the record of the API, shorter exceptions.
     update: bool,
     /// Leave out what needs a build: the public API and cargo-deny.
     no_build: bool,
@@ -95,9 +110,10 @@ impl Options {
         let mut options = Self::default();
         for arg in args {
             match arg.as_str() {
+                "--figures" => options.figures = true,
                 "--update" => options.update = true,
                 "--no-build" => options.no_build = true,
-                unknown => return Err(error!("tidy has no option {unknown:?}")),
+                unknown => return Err(error!("tidy has no option {unknown:?}: {USAGE}")),
             }
         }
         Ok(options)
@@ -109,7 +125,12 @@ pub(crate) fn main() -> Result<ExitCode> {
     let args = std::env::args().skip(1).skip_while(|arg| arg != "tidy");
     let options = Options::parse(args.skip(1))?;
     let tree = Tree::read(&cargo::workspace_root())?;
-    let problems = check(&tree, options)?;
+    let syntax = Syntax::read(&tree)?;
+    if options.figures {
+        figures::print(&tree, &syntax)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let problems = check(&tree, &syntax, options)?;
     for problem in &problems {
         println!("  {problem}");
     }
@@ -126,9 +147,14 @@ pub(crate) fn main() -> Result<ExitCode> {
 }
 
 /// All checks.
-fn check(tree: &Tree, options: Options) -> Result<Vec<String>> {
+fn check(tree: &Tree, syntax: &Syntax, options: Options) -> Result<Vec<String>> {
     let metadata = metadata()?;
     let packages = metadata["packages"].as_array().cloned().unwrap_or_default();
+    let names: Vec<_> = packages
+        .iter()
+        .filter_map(|package| package["name"].as_str().map(str::to_owned))
+        .collect();
+    let mut exceptions = Exceptions::read(tree);
     if options.update {
         picture::write(tree)?;
         if !options.no_build {
@@ -136,25 +162,33 @@ fn check(tree: &Tree, options: Options) -> Result<Vec<String>> {
         }
     }
     let mut problems = [
-        architecture(tree, &metadata),
+        map::check(tree, &names),
         sources(tree, &metadata),
         owners(tree),
-        layers::check(tree),
+        layers::check(&arrows::read(tree)?),
         dependencies()?,
         example(tree),
         links::check(tree),
         tables::check(tree),
         repeats::check(tree),
-        commands::check(tree, &commands::Usage::read()?),
+        commands::check(tree, &commands::Usage::read(("tidy", USAGE))?),
         threats::check(tree),
+        symbols::check(tree, syntax),
+        invariants::check(tree, syntax),
+        roles::check(tree),
         picture::check(tree),
         unused::check(tree, &packages),
+        sizes::check(tree, syntax, &mut exceptions),
     ]
     .concat();
     if !options.no_build {
         problems.extend(api::check(tree)?);
         problems.extend(licences::check()?);
     }
+    if options.update {
+        exceptions.shorten(tree)?;
+    }
+    problems.extend(exceptions.unneeded());
     Ok(problems)
 }
 
@@ -175,47 +209,6 @@ fn metadata() -> Result<serde_json::Value> {
         }
     }
     Ok(metadata)
-}
-
-/// Every path in ARCHITECTURE.md exists, and every crate is in it.
-fn architecture(tree: &Tree, metadata: &serde_json::Value) -> Vec<String> {
-    const FILE: &str = "ARCHITECTURE.md";
-    let text = tree.text(FILE);
-    if text.is_empty() {
-        return vec![format!("{FILE} is missing")];
-    }
-    let mut problems = Vec::new();
-    for path in code_spans(&text).filter(|span| looks_like_path(tree, span)) {
-        // The name of a file alone may mean one of any crate.
-        let somewhere = format!("/{path}");
-        if !tree.has(path) && !tree.files.iter().any(|file| file.ends_with(&somewhere)) {
-            problems.push(format!("{FILE}: `{path}` does not exist"));
-        }
-    }
-    for package in metadata["packages"].as_array().into_iter().flatten() {
-        let name = package["name"].as_str().unwrap_or_default();
-        if !text.contains(&format!("`{name}`")) && !text.contains(&format!("/{name}`")) {
-            problems.push(format!("{FILE} does not mention the crate `{name}`"));
-        }
-    }
-    problems
-}
-
-fn looks_like_path(tree: &Tree, span: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
-    if !span.chars().all(plain) || span.starts_with('/') {
-        return false;
-    }
-    let is_file = [".rs", ".md", ".toml"]
-        .iter()
-        .any(|extension| span.ends_with(extension));
-    let first = span.split('/').next().unwrap_or_default();
-    is_file
-        || (span.contains('/')
-            && tree
-                .files
-                .iter()
-                .any(|f| f.starts_with(&format!("{first}/"))))
 }
 
 /// Every source file says what it is, and some crate includes it.

@@ -18,7 +18,8 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    pub(super) fn read() -> Result<Self> {
+    /// Reads it, and adds the arguments of a command that parses them itself.
+    pub(super) fn read((own, arguments): (&str, &str)) -> Result<Self> {
         let all = help(&["help"])?;
         let mut usage = Self::parse(&all);
         // A usage text of one piece has the options of all commands.
@@ -29,6 +30,9 @@ impl Usage {
             } else {
                 all.clone()
             };
+            if command == own {
+                text.push_str(arguments);
+            }
         }
         Ok(usage)
     }

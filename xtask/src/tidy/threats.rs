@@ -81,7 +81,7 @@ fn rows(text: &str) -> Vec<Row> {
 }
 
 /// The files of each function, and of each name that a case of the conformance suite has.
-fn functions(tree: &Tree) -> BTreeMap<String, Vec<String>> {
+pub(super) fn functions(tree: &Tree) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for path in tree.with_extension("rs") {
         for line in tree.text(path).lines() {
