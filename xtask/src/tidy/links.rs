@@ -1,10 +1,21 @@
-//! Links between files of the repository lead to a file, and their anchors to a heading.
+//! Links between files of the repository lead to a file, and their anchors to a heading; paths that
+//! documents name exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-use super::markdown::Document;
+use super::markdown::{Document, code_spans};
 use super::tree::Tree;
+
+/// Where paths from the root begin.
+const ROOTS: [&str; 6] = [
+    "benches/",
+    "crates/",
+    "docs/",
+    "examples/",
+    "fuzz/",
+    "xtask/",
+];
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {
     let paths = tree.with_extension("md").map(str::to_owned);
@@ -34,7 +45,26 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
             }
         }
     }
+    problems.extend(
+        tree.with_extension("md")
+            .flat_map(|path| missing_paths(tree, path)),
+    );
     problems
+}
+
+/// Paths from the root in the code spans of a document that do not exist.
+fn missing_paths(tree: &Tree, document: &str) -> Vec<String> {
+    let text = tree.text(document);
+    let is_path = |span: &&str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+        ROOTS.iter().any(|root| span.starts_with(root)) && span.chars().all(plain)
+    };
+    let missing = code_spans(&text)
+        .filter(is_path)
+        .filter(|path| !tree.has(path) && !tree.has(&resolve(document, path)));
+    missing
+        .map(|path| format!("{document}: `{path}` does not exist"))
+        .collect()
 }
 
 /// The path that a link of a document means; the document itself for an anchor alone.
@@ -81,5 +111,12 @@ mod tests {
                 "two.md links to `#no`: there is no such heading",
             ]
         );
+    }
+
+    #[test]
+    fn paths_that_do_not_exist_are_found() {
+        let text = "`crates/a/b.rs` `crates/gone.rs` `crates/<name>` `/crates/c`";
+        let (_kept, tree) = tree::of(&[("one.md", text), ("crates/a/b.rs", "")]);
+        assert_eq!(check(&tree), ["one.md: `crates/gone.rs` does not exist"]);
     }
 }
