@@ -1,13 +1,35 @@
 //! `cargo xtask tidy`: what compilers cannot check, and ARCHITECTURE.md claims.
 
+mod api;
+mod arrows;
+mod commands;
+mod exceptions;
+mod figures;
+mod invariants;
 mod layers;
+mod licences;
+mod links;
+mod map;
+mod markdown;
+mod picture;
+mod repeats;
+mod roles;
+mod sizes;
+mod symbols;
+mod syntax;
+mod tables;
 mod threats;
+mod tree;
+mod unused;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
+
+use exceptions::Exceptions;
+use syntax::Syntax;
+use tree::Tree;
 
 use crate::cargo;
 use crate::error::{Context, Result, error};
@@ -69,20 +91,46 @@ const EXAMPLE: &str = "examples/wasmi-shim/src";
 const EXAMPLE_LINES: usize = 50;
 const TUTORIAL: &str = "docs/writing-an-engine.md";
 
+/// The arguments of this command.
+const USAGE: &str = "cargo xtask tidy [--figures] [--update] [--no-build]";
+
+/// What may be asked for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Options {
+    /// Print how large the parts are and what uses what, and check nothing.
+    figures: bool,
+    /// Write what is made from sources: the picture, the record of the API, shorter exceptions.
+    update: bool,
+    /// Leave out what needs a build: the public API and cargo-deny.
+    no_build: bool,
+}
+
+impl Options {
+    fn parse(args: impl Iterator<Item = String>) -> Result<Self> {
+        let mut options = Self::default();
+        for arg in args {
+            match arg.as_str() {
+                "--figures" => options.figures = true,
+                "--update" => options.update = true,
+                "--no-build" => options.no_build = true,
+                unknown => return Err(error!("tidy has no option {unknown:?}: {USAGE}")),
+            }
+        }
+        Ok(options)
+    }
+}
+
 pub(crate) fn main() -> Result<ExitCode> {
+    // `ci` asks for all of it.
+    let args = std::env::args().skip(1).skip_while(|arg| arg != "tidy");
+    let options = Options::parse(args.skip(1))?;
     let tree = Tree::read(&cargo::workspace_root())?;
-    let metadata = metadata()?;
-    let problems: Vec<_> = [
-        architecture(&tree, &metadata),
-        sources(&tree, &metadata),
-        owners(&tree),
-        layers::check(&tree),
-        dependencies()?,
-        example(&tree),
-        links(&tree),
-        threats::check(&tree),
-    ]
-    .concat();
+    let syntax = Syntax::read(&tree)?;
+    if options.figures {
+        figures::print(&tree, &syntax)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let problems = check(&tree, &syntax, options)?;
     for problem in &problems {
         println!("  {problem}");
     }
@@ -98,55 +146,50 @@ pub(crate) fn main() -> Result<ExitCode> {
     })
 }
 
-/// The files of the workspace, by their paths relative to it.
-struct Tree {
-    root: PathBuf,
-    files: BTreeSet<String>,
-}
-
-impl Tree {
-    fn read(root: &Path) -> Result<Self> {
-        let mut tree = Self {
-            root: root.to_owned(),
-            files: BTreeSet::new(),
-        };
-        tree.walk(root)?;
-        Ok(tree)
-    }
-
-    fn walk(&mut self, directory: &Path) -> Result<()> {
-        let entries = fs::read_dir(directory).context(format_args!("list {}", directory.display()));
-        for entry in entries? {
-            let path = entry?.path();
-            let name = path.file_name().unwrap_or_default();
-            if name == ".git" || name == "target" {
-                continue;
-            }
-            if path.is_dir() {
-                self.walk(&path)?;
-            } else if let Ok(relative) = path.strip_prefix(&self.root) {
-                self.files.insert(relative.to_string_lossy().into_owned());
-            }
+/// All checks.
+fn check(tree: &Tree, syntax: &Syntax, options: Options) -> Result<Vec<String>> {
+    let metadata = metadata()?;
+    let packages = metadata["packages"].as_array().cloned().unwrap_or_default();
+    let names: Vec<_> = packages
+        .iter()
+        .filter_map(|package| package["name"].as_str().map(str::to_owned))
+        .collect();
+    let mut exceptions = Exceptions::read(tree);
+    if options.update {
+        picture::write(tree)?;
+        if !options.no_build {
+            api::record(tree)?;
         }
-        Ok(())
     }
-
-    fn with_extension(&self, extension: &str) -> impl Iterator<Item = &str> {
-        let suffix = format!(".{extension}");
-        self.files
-            .iter()
-            .map(String::as_str)
-            .filter(move |path| path.ends_with(&suffix))
+    let mut problems = [
+        map::check(tree, &names),
+        sources(tree, &metadata),
+        owners(tree),
+        layers::check(&arrows::read(tree)?),
+        dependencies()?,
+        example(tree),
+        links::check(tree),
+        tables::check(tree),
+        repeats::check(tree),
+        commands::check(tree, &commands::Usage::read(("tidy", USAGE))?),
+        threats::check(tree),
+        symbols::check(tree, syntax),
+        invariants::check(tree, syntax),
+        roles::check(tree),
+        picture::check(tree),
+        unused::check(tree, &packages),
+        sizes::check(tree, syntax, &mut exceptions),
+    ]
+    .concat();
+    if !options.no_build {
+        problems.extend(api::check(tree)?);
+        problems.extend(licences::check()?);
     }
-
-    /// The text of a file, empty if there is none.
-    fn text(&self, path: &str) -> String {
-        fs::read_to_string(self.root.join(path)).unwrap_or_default()
+    if options.update {
+        exceptions.shorten(tree)?;
     }
-
-    fn has(&self, path: &str) -> bool {
-        self.root.join(path).exists()
-    }
+    problems.extend(exceptions.unneeded());
+    Ok(problems)
 }
 
 fn metadata() -> Result<serde_json::Value> {
@@ -166,55 +209,6 @@ fn metadata() -> Result<serde_json::Value> {
         }
     }
     Ok(metadata)
-}
-
-/// Every path in ARCHITECTURE.md exists, and every crate is in it.
-fn architecture(tree: &Tree, metadata: &serde_json::Value) -> Vec<String> {
-    const FILE: &str = "ARCHITECTURE.md";
-    let text = tree.text(FILE);
-    if text.is_empty() {
-        return vec![format!("{FILE} is missing")];
-    }
-    let mut problems = Vec::new();
-    for path in code_spans(&text).filter(|span| looks_like_path(tree, span)) {
-        // The name of a file alone may mean one of any crate.
-        let somewhere = format!("/{path}");
-        if !tree.has(path) && !tree.files.iter().any(|file| file.ends_with(&somewhere)) {
-            problems.push(format!("{FILE}: `{path}` does not exist"));
-        }
-    }
-    for package in metadata["packages"].as_array().into_iter().flatten() {
-        let name = package["name"].as_str().unwrap_or_default();
-        if !text.contains(&format!("`{name}`")) && !text.contains(&format!("/{name}`")) {
-            problems.push(format!("{FILE} does not mention the crate `{name}`"));
-        }
-    }
-    problems
-}
-
-/// What is written between backticks on one line.
-fn code_spans(text: &str) -> impl Iterator<Item = &str> {
-    let lines = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("```"));
-    lines.flat_map(|line| line.split('`').skip(1).step_by(2))
-}
-
-fn looks_like_path(tree: &Tree, span: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
-    if !span.chars().all(plain) || span.starts_with('/') {
-        return false;
-    }
-    let is_file = [".rs", ".md", ".toml"]
-        .iter()
-        .any(|extension| span.ends_with(extension));
-    let first = span.split('/').next().unwrap_or_default();
-    is_file
-        || (span.contains('/')
-            && tree
-                .files
-                .iter()
-                .any(|f| f.starts_with(&format!("{first}/"))))
 }
 
 /// Every source file says what it is, and some crate includes it.
@@ -363,43 +357,6 @@ fn example(tree: &Tree) -> Vec<String> {
     problems
 }
 
-/// Links between files of the repository lead somewhere.
-fn links(tree: &Tree) -> Vec<String> {
-    let mut problems = Vec::new();
-    for path in tree.with_extension("md") {
-        let directory = Path::new(path).parent().unwrap_or(Path::new(""));
-        let text = tree.text(path);
-        for target in link_targets(&text) {
-            let file = target.split('#').next().unwrap_or_default();
-            let is_external = target.contains("://") || target.starts_with("mailto:");
-            if !is_external && !file.is_empty() && !tree.root.join(directory).join(file).exists() {
-                problems.push(format!("{path} links to `{target}`, which does not exist"));
-            }
-        }
-    }
-    problems
-}
-
-/// The targets of `[text](target)`, outside of blocks of code.
-fn link_targets(text: &str) -> Vec<&str> {
-    let mut found = Vec::new();
-    let mut in_code = false;
-    for line in text.lines() {
-        if line.trim_start().starts_with("```") {
-            in_code = !in_code;
-        }
-        if !in_code {
-            let rests = line.split("](").skip(1);
-            found.extend(
-                rests
-                    .filter_map(|rest| rest.split_once(')'))
-                    .map(|(target, _)| target),
-            );
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -410,26 +367,6 @@ mod tests {
         assert_eq!(declared_module("    pub(crate) mod task;"), Some("task"));
         assert_eq!(declared_module("mod task {"), None);
         assert_eq!(declared_module("use crate::mod_of;"), None);
-    }
-
-    #[test]
-    fn links_are_found_outside_of_code() {
-        let text = "see [a](b.md#c) and [d](e)\n```\n[no](f)\n```\n[g](h)";
-        assert_eq!(link_targets(text), ["b.md#c", "e", "h"]);
-    }
-
-    #[test]
-    fn spans_that_look_like_paths() {
-        let tree = Tree {
-            root: PathBuf::new(),
-            files: BTreeSet::from(["docs/x.md".to_owned()]),
-        };
-        for path in ["docs/y", "service.rs", "docs/gone.md"] {
-            assert!(looks_like_path(&tree, path), "{path}");
-        }
-        for other in ["wasi/wasm", "/run/shimwright", "Shim::new", "docs/<name>"] {
-            assert!(!looks_like_path(&tree, other), "{other}");
-        }
     }
 
     #[test]

@@ -1,11 +1,10 @@
-//! Why an operation on a task failed, and what containerd is told.
+//! Errors of operations on tasks, and the status codes that containerd gets.
 
 use std::borrow::Cow;
 
 use crate::engine::{BoxError, Refusal};
 
-/// The kinds of failure a client can tell apart: the status codes of gRPC that containerd
-/// clients look for.
+/// The gRPC status codes that containerd's clients distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Code {
     InvalidArgument,
@@ -18,7 +17,7 @@ pub(crate) enum Code {
 
 /// Why an operation on a task failed.
 ///
-/// `Display` prints this level only; [`chain`] prints all of it, once, at the RPC boundary.
+/// `Display` prints this level only. [`chain`] prints all levels, once, at the RPC boundary.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("task {id} already exists")]
@@ -53,13 +52,13 @@ pub(crate) enum Error {
         #[source]
         source: BoxError,
     },
-    /// An error of another process of the shim, which has been formatted there.
+    /// An error that another process of the shim has formatted.
     #[error("{message}")]
     Remote { code: Code, message: String },
 }
 
 impl Error {
-    /// The status code containerd sees. No wildcard arm: a new kind must choose.
+    /// The status code for containerd. No wildcard arm: each new kind must choose one.
     pub(crate) fn code(&self) -> Code {
         match self {
             Self::AlreadyExists { .. } | Self::ExecExists { .. } => Code::AlreadyExists,
@@ -72,17 +71,18 @@ impl Error {
         }
     }
 
-    /// A request or a file that says something impossible.
+    /// An invalid request or file.
     pub(crate) fn invalid(what: impl Into<String>) -> Self {
         Self::Invalid { what: what.into() }
     }
 }
 
-/// Text of an image, a spec or a guest as it may be shown: control characters and those that change
-/// the direction of text are escaped, so that nobody's name moves the cursor of a terminal or looks
-/// like a line of its own. Everything else stays as it is.
+/// Makes text of an image, a spec or a guest safe to show. Escapes control characters and characters
+/// that change the direction of text, so that a name cannot move a terminal's cursor or forge a
+/// line. Keeps everything else.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    // Unicode Standard Annex 9, table 4, and the two separators, which some take for new lines.
+    // Unicode Standard Annex 9, table 4, and the two separators, which some programs treat as new
+    // lines.
     let is_unsafe = |c: char| {
         c.is_control()
             || matches!(
@@ -105,18 +105,18 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// The message of an error and of all its causes, joined by `: `, as it may be shown.
+/// Joins the messages of an error and of its causes by `: `, safe to show.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     printable(&lines(error)).into_owned()
 }
 
-/// The same as it is, for whoever makes something else of its lines before it is shown.
+/// The same without escaping, for a caller that processes the text before it is shown.
 pub(crate) fn lines(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let level = error.to_string();
-        // Some libraries print their source themselves: say it once.
+        // Some libraries print their source themselves: print it once.
         if !text.ends_with(&level) {
             text.push_str(": ");
             text.push_str(&level);
@@ -126,11 +126,11 @@ pub(crate) fn lines(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// Says what was being done when an operation failed.
+/// Adds what was being done to the error of a failed operation.
 pub(crate) trait Context<T> {
     /// Turns the error into [`Error::Failed`]: "cannot `action`".
     fn context(self, action: impl Into<String>) -> Result<T, Error>;
-    /// As [`context`](Self::context), for text that costs something to make.
+    /// Like [`context`](Self::context), for text that is expensive to build.
     fn with_context(self, action: impl FnOnce() -> String) -> Result<T, Error>;
 }
 

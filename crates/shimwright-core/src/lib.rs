@@ -1,23 +1,24 @@
-//! Everything but the engine: a library to build containerd shims with.
+//! A library to build containerd shims: everything except the engine.
 //!
 #![doc = include_str!("../README.md")]
 //!
 //! # The processes of a shim
 //!
-//! One binary plays every part.
+//! One binary has every role. Each role is a process of its own.
 //!
 //! | process | lives | does |
 //! | --- | --- | --- |
-//! | `start`, `delete`, `-info` | for one command of containerd | finds or starts the shim process; cleans up after a dead one |
+//! | `start`, `delete`, `-info`, `metrics` | for one command | finds or starts the shim process; cleans up after a dead one; prints what it knows |
 //! | shim process | as long as its pod | serves the Task API, versions 2 and 3; one thread, no engine |
-//! | launcher | while a container is created or deleted | mounts, compiles, builds the sandbox |
-//! | compiler | while a module is compiled | [`Precompiler::precompile`], without files, network or privileges |
+//! | launcher | during one create, exec or delete | mounts, asks for compiled code, builds the sandbox or joins it, removes it; or becomes a logger |
+//! | compiler | while one module is compiled | [`Precompiler::precompile`], without files, network or privileges |
+//! | fetcher | while one Wasm layer is fetched | reads the layer from containerd |
+//! | copier | as long as a container's plain log files | copies streams to and from files |
 //! | runner | as long as the guest | [`Engine::run`], inside the sandbox |
 //!
 //! # Where to start
 //!
-//! [`Engine`] is the contract, [`Workload`] is what an engine is given, [`Exit`] is what it says
-//! in the end, [`Status`] is what containerd is told.
+//! Implement [`Engine`]. It gets a [`Workload`] and returns an [`Exit`]; containerd gets a [`Status`].
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("containerd shims of this crate run on Linux only");

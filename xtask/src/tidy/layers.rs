@@ -1,11 +1,6 @@
 //! The layers of core: imports between its folders point one way.
 
-use std::collections::BTreeSet;
-
-use super::{Tree, code_lines};
-
-/// Where the layers are.
-const CORE: &str = "crates/shimwright-core/src";
+use super::arrows::{Arrows, circles};
 
 /// Each folder of core, and those that it may use.
 const LAYERS: [(&str, &[&str]); 12] = [
@@ -58,59 +53,38 @@ const LAYERS: [(&str, &[&str]); 12] = [
 /// Folders that every layer above `sys` may use.
 const COMMON: [&str; 2] = ["engine", "error"];
 
-/// Checks each use of another folder, tests excepted.
-pub(super) fn check(tree: &Tree) -> Vec<String> {
+/// Files at core's root that are no folder.
+const ALONE: &str = "error";
+
+pub(super) fn check(arrows: &Arrows) -> Vec<String> {
     let mut problems = Vec::new();
-    for path in tree.with_extension("rs") {
-        let inner = path.strip_prefix(CORE).map(|p| p.trim_start_matches('/'));
-        let Some((folder, _)) = inner.and_then(|inner| inner.split_once('/')) else {
-            continue;
-        };
-        let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == folder) else {
-            problems.push(format!("{path} is in no layer of xtask/src/tidy/layers.rs"));
-            continue;
-        };
-        for used in used(&tree.text(path)) {
-            let common = !matches!(folder, "sys" | "engine") && COMMON.contains(&used.as_str());
-            if used != folder && !common && !allowed.contains(&used.as_str()) {
-                problems.push(format!(
-                    "{path} uses crate::{used}, which {folder}/ may not"
-                ));
-            }
+    for ((from, to), files) in arrows {
+        if !may_use(from, to) {
+            let files: Vec<_> = files.iter().map(String::as_str).collect();
+            let files = files.join(", ");
+            problems.push(format!("core: `{from}` may not use `{to}`: {files}"));
         }
     }
+    let circles = circles(&arrows.keys().cloned().collect()).into_iter();
+    problems.extend(circles.map(|circle| format!("core: a circle of {}", circle.join(", "))));
     problems
 }
 
-/// The modules at the root of core that a file names, up to its tests.
-fn used(text: &str) -> BTreeSet<String> {
-    let text = text
-        .split_once("#[cfg(test)]\nmod tests")
-        .map_or(text, |(code, _)| code);
-    let mut used = BTreeSet::new();
-    for line in code_lines(text) {
-        for after in line.split("crate::").skip(1) {
-            let names = after.strip_prefix('{').map_or(
-                vec![after],
-                // A group on one line: each part begins with a name.
-                |group| group.split(',').map(str::trim).collect(),
-            );
-            for name in names {
-                let name: String = name
-                    .chars()
-                    .take_while(|c| c.is_ascii_lowercase() || *c == '_')
-                    .collect();
-                if !name.is_empty() {
-                    used.insert(name);
-                }
-            }
-        }
+fn may_use(from: &str, to: &str) -> bool {
+    if from == ALONE {
+        return to == "engine";
     }
-    used
+    let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == from) else {
+        return false;
+    };
+    let is_common = !matches!(from, "sys" | "engine") && COMMON.contains(&to);
+    is_common || allowed.contains(&to)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -126,11 +100,36 @@ mod tests {
         }
     }
 
+    fn problems(arrows: &[(&str, &str)]) -> Vec<String> {
+        let arrows = arrows.iter().map(|(from, to)| {
+            let files = BTreeSet::from([format!("{from}/mod.rs")]);
+            (((*from).to_owned(), (*to).to_owned()), files)
+        });
+        check(&arrows.collect())
+    }
+
     #[test]
-    fn uses_are_found_and_those_of_tests_are_not() {
-        let text = "use crate::sys::fd;\nuse crate::{code, shim::start};\n// crate::policy\nlet a \
-                    = crate::cgroup::LOOK;\n#[cfg(test)]\nmod tests {\n use crate::runner;\n}\n";
-        let expected = ["cgroup", "code", "shim", "sys"].map(str::to_owned);
-        assert_eq!(used(text), BTreeSet::from(expected));
+    fn an_arrow_against_the_direction_and_a_circle_are_found() {
+        let right = [
+            ("shim", "sys"),
+            ("shim", "error"),
+            ("error", "engine"),
+            ("engine", "sys"),
+        ];
+        assert_eq!(problems(&right), [""; 0]);
+        assert_eq!(
+            problems(&[("shim", "service"), ("service", "shim")]),
+            [
+                "core: `service` may not use `shim`: service/mod.rs",
+                "core: a circle of service, shim",
+            ]
+        );
+        assert_eq!(
+            problems(&[("attic", "sys"), ("shim", "attic")]),
+            [
+                "core: `attic` may not use `sys`: attic/mod.rs",
+                "core: `shim` may not use `attic`: shim/mod.rs",
+            ]
+        );
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Tree, code_spans};
+use super::markdown::code_spans;
+use super::tree::Tree;
 
 const FILE: &str = "docs/threat-model.md";
 
@@ -80,7 +81,7 @@ fn rows(text: &str) -> Vec<Row> {
 }
 
 /// The files of each function, and of each name that a case of the conformance suite has.
-fn functions(tree: &Tree) -> BTreeMap<String, Vec<String>> {
+pub(super) fn functions(tree: &Tree) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for path in tree.with_extension("rs") {
         for line in tree.text(path).lines() {

@@ -1,6 +1,6 @@
-//! What containerd passes on from its configuration: the runtime options of a task.
+//! The runtime options of a task, from containerd's configuration.
 //!
-//! They come as one of two messages, or not at all: `runtimeoptions.v1.Options`, which carries
+//! They are optional, and come as one of two messages: `runtimeoptions.v1.Options`, which carries
 //! TOML, from the CRI plugin; `containerd.runc.v1.Options` from Docker, nerdctl and `ctr`.
 
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
@@ -13,41 +13,41 @@ use crate::engine;
 use crate::engine::limits::Limits;
 use crate::error::Error;
 
-/// The largest options file that is read, in bytes.
+/// The largest options file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
 /// The settings of a node's runtime handler.
 ///
-/// The names are those of the runc shim's options, so that a configuration can be kept when the
-/// runtime type is changed.
+/// The names are those of the runc shim's options: a configuration stays valid when only the runtime
+/// type changes.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "PascalCase")]
 pub(crate) struct RuntimeOptions {
-    /// The control groups are made by systemd; must match the kubelet's driver.
+    /// systemd creates the cgroups. Must match the kubelet's driver.
     pub(crate) systemd_cgroup: bool,
-    /// The control group the shim process itself is put into.
+    /// The cgroup of the shim process itself.
     pub(crate) shim_cgroup: String,
     /// Change the root without `pivot_root(2)`, for a root file system in the initramfs.
     pub(crate) no_pivot_root: bool,
-    /// The user that owns the container's pipes, for one in a user namespace.
+    /// The user that owns the container's pipes, for a container in a user namespace.
     pub(crate) io_uid: u32,
     /// The group that owns them.
     pub(crate) io_gid: u32,
-    /// Another program than runc, which none is executed of here: it has to be empty.
+    /// Path of another runc binary. Never executed; must be empty.
     binary_name: String,
     /// The container's processes share the session keyring of the shim.
     pub(crate) no_new_keyring: bool,
-    /// Where runc keeps its state; ours is in the bundle.
+    /// Where runc keeps its state. Unused: our state is in the bundle.
     #[serde(rename = "Root")]
     _root: IgnoredAny,
-    /// Checkpoints, which there are none of.
+    /// For checkpoints, which are not supported.
     #[serde(rename = "CriuImagePath")]
     _criu_image_path: IgnoredAny,
     #[serde(rename = "CriuWorkPath")]
     _criu_work_path: IgnoredAny,
     #[serde(rename = "CriuPath")]
     _criu_path: IgnoredAny,
-    /// What guests may use at most.
+    /// The limits of guests.
     #[serde(rename = "limits")]
     pub(crate) limits: Limits,
     /// The engine's own settings.

@@ -1,4 +1,4 @@
-//! What is run: WebAssembly as found in the image, or native code this shim compiled from it.
+//! What runs: WebAssembly from the image, or native code that this shim compiled from it.
 //!
 //! Bytes of an image never become [`Precompiled`]: see `docs/threat-model.md`.
 
@@ -13,7 +13,7 @@ use crate::sys::memory::Mapping;
 /// The first four bytes of every WebAssembly binary.
 pub(crate) const MAGIC: [u8; 4] = *b"\0asm";
 
-/// What a WebAssembly binary says it is, in its version field.
+/// What a WebAssembly binary is, by its preamble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A core module: version 1, layer 0.
@@ -27,7 +27,7 @@ impl Kind {
     ///
     /// # Errors
     ///
-    /// A [`Refusal`] if the bytes are no WebAssembly binary, or one of a version that is not known.
+    /// The bytes are not a WebAssembly binary, or its version is unknown.
     pub fn detect(bytes: &[u8]) -> Result<Self, Refusal> {
         let Some(preamble) = bytes.first_chunk::<8>() else {
             return Err(Refusal::new(
@@ -62,14 +62,14 @@ impl std::fmt::Display for Kind {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Artifact {
-    /// WebAssembly as found in the image, not validated yet.
+    /// WebAssembly from the image, not yet validated.
     Wasm(Wasm),
-    /// Output of this engine's own [`Precompiler`].
+    /// Output of this engine's [`Precompiler`].
     Precompiled(Precompiled),
 }
 
 impl Artifact {
-    /// A module or a component.
+    /// Whether this is a module or a component.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Wasm(wasm) => wasm.kind,
@@ -81,7 +81,7 @@ impl Artifact {
     ///
     /// # Errors
     ///
-    /// A [`Refusal`] that names both kinds.
+    /// The artifact is of another kind. The error names both.
     pub fn require(&self, kind: Kind) -> Result<(), Refusal> {
         if self.kind() == kind {
             return Ok(());
@@ -93,7 +93,7 @@ impl Artifact {
     }
 }
 
-/// A WebAssembly binary whose preamble has been read.
+/// A WebAssembly binary with a valid preamble.
 #[derive(Debug)]
 pub struct Wasm {
     bytes: Mapping,
@@ -105,7 +105,7 @@ impl Wasm {
     ///
     /// # Errors
     ///
-    /// A [`Refusal`] if they are no WebAssembly binary.
+    /// The bytes are not a WebAssembly binary.
     pub fn new(bytes: Vec<u8>) -> Result<Self, Refusal> {
         let kind = Kind::detect(&bytes)?;
         Ok(Self {
@@ -114,11 +114,11 @@ impl Wasm {
         })
     }
 
-    /// Maps a binary's file; its pages stay shared with everyone who reads the file.
+    /// Maps a file. All readers of the file share its pages.
     ///
     /// # Errors
     ///
-    /// The file cannot be mapped, or holds no WebAssembly binary.
+    /// The file cannot be mapped, or is not a WebAssembly binary.
     pub fn open(file: impl AsFd) -> Result<Self, BoxError> {
         let bytes = Mapping::of_file(file.as_fd())?;
         let kind = Kind::detect(bytes.as_ref())?;

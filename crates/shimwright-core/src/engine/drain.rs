@@ -1,25 +1,23 @@
-//! Ending in good order: for an engine whose guest serves others, and should finish what it has
-//! begun.
+//! Graceful shutdown, for an engine whose guest serves requests.
 
 use std::io::{self, PipeReader};
 use std::time::Duration;
 
 use crate::sys;
 
-/// Lets the engine finish what it has begun when the first `SIGTERM` or `SIGINT` comes, and returns
-/// the end of a pipe from which a byte can then be read.
+/// Lets the engine finish its work after the first `SIGTERM` or `SIGINT`. Returns the read end of a
+/// pipe, which gets one byte at that signal.
 ///
-/// Runner process; called once, from [`Engine::run`](crate::Engine::run), when there may be
-/// something to finish. Until then, and in an engine that never calls it, both signals end the
-/// process at once.
+/// Call it once, in [`Engine::run`](crate::Engine::run), as soon as there may be work to finish.
+/// Until then, both signals end the process at once.
 ///
-/// From the first signal on, the engine has `grace`, rounded up to whole seconds, to return from
-/// `run`. If it does not, or if a second signal comes, the process ends at once with 128 + the
+/// After the first signal the engine has `grace`, rounded up to whole seconds, to return from `run`.
+/// If it takes longer, or if a second signal arrives, the process ends at once with 128 + the
 /// signal's number, whatever its threads are doing.
 ///
 /// # Errors
 ///
-/// That there are no descriptors left.
+/// The process has no descriptors left.
 ///
 /// # Examples
 ///
@@ -30,7 +28,7 @@ use crate::sys;
 /// let mut asked = shimwright_core::drain_on_signals(Duration::from_secs(30))?;
 /// std::thread::spawn(move || {
 ///     let _ = std::io::Read::read(&mut asked, &mut [0]);
-///     // Tell those who serve to finish what they have begun.
+///     // Tell the server to finish its requests.
 /// });
 /// # Ok(())
 /// # }

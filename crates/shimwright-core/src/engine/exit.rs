@@ -1,42 +1,43 @@
-//! The table of exit statuses: what containerd is told for each way a task can end.
+//! Exit statuses: what containerd is told when a task ends.
 
-/// The number reported to containerd when a task has ended, 0 to 255.
+/// The exit status of a task, 0 to 255.
 ///
 /// | what happened | status |
 /// | --- | --- |
 /// | the guest returned, or exited with *n* | *n* modulo 256 |
-/// | the guest has run for its time limit | 124 |
-/// | the engine failed before or around the guest | 125 |
-/// | the process of an exec could not be started | 127 |
+/// | the guest reached its time limit | 124 |
+/// | the engine could not run the guest | 125 |
+/// | a Linux program exists but could not be executed | 126 |
+/// | a Linux program disappeared before it was executed, or an exec could not be started | 127 |
 /// | the guest trapped | 134, that is 128 + `SIGABRT` |
-/// | ended by signal *s* | 128 + *s*; 137 therefore always means `SIGKILL`, possibly the kernel's for lack of memory |
+/// | ended by signal *s* | 128 + *s*; 137 always means `SIGKILL`, perhaps from the kernel's OOM killer |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Status(u8);
 
 impl Status {
-    /// The guest has run for its time limit, as the container's standard error says too; the number
-    /// is that of `timeout(1)`.
+    /// The guest reached its time limit, as the container's standard error says too. `timeout(1)`
+    /// uses the same number.
     pub const TIMED_OUT: Self = Self(crate::sys::signal::TIMED_OUT);
     /// The engine could not run the guest; the reason is on the container's standard error.
     pub const ENGINE_FAILED: Self = Self(125);
     /// The guest trapped; the reason is on the container's standard error.
     pub const TRAPPED: Self = Self(134);
-    /// A process of an exec could not be started; the client has been told why.
+    /// An exec could not be started. The client got the reason.
     pub(crate) const NOT_STARTED: Self = Self(127);
     /// Ended by `SIGKILL`.
     pub const KILLED: Self = Self(137);
 
-    /// The guest's own exit code, as the kernel would cut it.
+    /// The guest's own exit code, modulo 256 as in the kernel.
     pub fn from_code(code: i32) -> Self {
         Self(code.to_le_bytes()[0])
     }
 
-    /// The process was ended by this signal.
+    /// This signal ended the process.
     pub fn from_signal(signal: i32) -> Self {
         Self::from_code(128 + signal)
     }
 
-    /// The status as the kernel takes it from `exit_group`.
+    /// The status as passed to `exit_group(2)`.
     pub fn code(self) -> u8 {
         self.0
     }

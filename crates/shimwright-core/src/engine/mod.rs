@@ -1,4 +1,4 @@
-//! The plug-in contract: what an engine does, and nothing about how it is hosted.
+//! The contract between core and an engine: what an engine implements.
 
 pub(crate) mod artifact;
 pub(crate) mod drain;
@@ -14,15 +14,15 @@ use crate::engine::artifact::Kind;
 pub use crate::engine::limits::Limit;
 use crate::engine::workload::Workload;
 
-/// An error whose type is the engine's own business.
+/// An error of any type that the engine chooses.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A WebAssembly engine.
 ///
-/// Only [`run`](Engine::run) is required.
+/// [`run`](Engine::run) is the only required method.
 ///
-/// A shim builds its engine with the same constructor and the same [`Options`] in each process
-/// that needs one, and never in the long-lived shim process:
+/// Each process that needs the engine builds it, with the same constructor and the same
+/// [`Options`]. The long-lived shim process never builds one.
 ///
 /// | process | lives | calls |
 /// | --- | --- | --- |
@@ -30,47 +30,49 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// | compiler | while one artifact is compiled | [`Precompiler::precompile`] |
 /// | runner | as long as the guest; the container's PID 1 | [`load`](Engine::load), [`run`](Engine::run) |
 ///
-/// Nothing built in one of them is seen by another. The constructor runs at every create, so it
-/// should only keep settings; what is expensive belongs into the method that needs it.
+/// These processes share no memory. The constructor runs at every create, so it should only store
+/// settings. Do expensive work in the method that needs it.
 pub trait Engine: Send + Sync + 'static {
     /// Runs the workload to its end.
     ///
-    /// Runner process; called once, inside the sandbox, with standard streams connected.
-    /// Blocking is fine, as nothing else happens in this process. An engine that needs an async
-    /// runtime starts one here.
+    /// Called once, in the runner process, inside the sandbox, with the standard streams connected.
+    /// It may block: this process has no other work. An engine that needs an async runtime starts
+    /// one here.
     ///
     /// # Errors
     ///
-    /// `Err` means that the engine could not run the guest: it failed to link, has no such
-    /// function, or broke. The task then ends with status 125 and the error, with its sources,
-    /// on the container's standard error. A guest that exits with a non-zero code or traps has
-    /// run, and is reported through [`Exit`].
+    /// The engine could not run the guest: linking failed, the function is missing, or the engine
+    /// itself failed. The task then ends with status 125, and the error and its sources are written
+    /// to the container's standard error. A guest that exits with a non-zero code or traps is not
+    /// an error: report it through [`Exit`].
     fn run(&self, workload: &Workload) -> Result<Exit, BoxError>;
 
-    /// Loads what the engine needs besides the shared libraries that it is linked to.
+    /// Loads what the engine needs besides the shared libraries that it is linked to, such as
+    /// plug-ins.
     ///
-    /// Runner process of a shim [with libraries](crate::Shim::with_libraries); called before
-    /// [`run`](Engine::run), inside the sandbox, while the directory of the libraries is the
-    /// working directory. It is left after that, so that a library which is only looked for later
-    /// would be the image's.
+    /// Called before [`run`](Engine::run) in the runner process of a shim
+    /// [with libraries](crate::Shim::with_libraries), inside the sandbox. The working directory is
+    /// the directory of the libraries. The process leaves that directory afterwards: a library that
+    /// is loaded later would come from the image.
     ///
     /// # Errors
     ///
-    /// Why the engine cannot run any guest. The task then ends as if `run` had said so.
+    /// Why the engine cannot run any guest. The task then ends as after an error of `run`.
     fn load(&self) -> Result<(), BoxError> {
         Ok(())
     }
 
-    /// Says whether this engine can run the workload, and if not, why.
+    /// Decides whether this engine can run the workload.
     ///
-    /// Launcher process; called before the sandbox is built, so that a refusal reaches the
-    /// client as the reason why `create` failed. What was compiled earlier, and so accepted, is
-    /// given as [`Artifact::Precompiled`](crate::Artifact::Precompiled).
+    /// Called in the launcher process, before the sandbox is built, so that `create` fails with the
+    /// reason. Only the workload's [artifact](Workload::artifact) is set at this point; everything
+    /// else has its default. An artifact from the cache is given as
+    /// [`Artifact::Precompiled`](crate::Artifact::Precompiled).
     ///
     /// # Errors
     ///
-    /// A [`Refusal`] with the reason. By default core modules are accepted and everything else
-    /// is refused.
+    /// A [`Refusal`] with the reason. By default, core modules are accepted and everything else is
+    /// refused.
     fn accepts(&self, workload: &Workload) -> Result<(), Refusal> {
         workload.artifact().require(Kind::Module)
     }
@@ -84,10 +86,10 @@ pub trait Engine: Send + Sync + 'static {
         &[]
     }
 
-    /// The ahead-of-time compiler, for engines whose output can be stored and loaded again.
+    /// Returns the ahead-of-time compiler, if compiled code can be stored and loaded again.
     ///
-    /// Launcher and compiler process. By default there is none, and the runner is given the
-    /// WebAssembly binary itself.
+    /// Called in the launcher process and in the compiler process. By default there is none, and
+    /// the runner gets the WebAssembly binary.
     fn precompiler(&self) -> Option<&dyn Precompiler> {
         None
     }
@@ -95,20 +97,20 @@ pub trait Engine: Send + Sync + 'static {
 
 /// Ahead-of-time compilation of one artifact.
 pub trait Precompiler {
-    /// Text that changes whenever earlier output must not be loaded any more: the engine's
-    /// version, its compiler settings, the CPU features it used.
+    /// Returns text that names everything that compiled code depends on: the engine's version, its
+    /// compiler settings, the CPU features. When the text changes, earlier output is not loaded.
     ///
-    /// Launcher process, at every create: it should not build an engine.
+    /// Called in the launcher process at every create, so it should be cheap.
     fn fingerprint(&self) -> String;
 
-    /// Compiles one module or component to what [`Engine::run`] later finds as
+    /// Compiles one module or component. [`Engine::run`] later gets the output as
     /// [`Artifact::Precompiled`](crate::Artifact::Precompiled).
     ///
-    /// Compiler process, which has no access to the node's files and network.
+    /// Called in the compiler process, which has no access to the node's files or network.
     ///
     /// # Errors
     ///
-    /// The reason why `create` fails, such as an invalid module.
+    /// Why the binary cannot be compiled. `create` fails with it.
     fn precompile(&self, wasm: &[u8]) -> Result<Vec<u8>, BoxError>;
 }
 
@@ -116,14 +118,13 @@ pub trait Precompiler {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Exit {
-    /// The guest returned, or asked to exit with this code. The task's exit status is the code
-    /// modulo 256.
+    /// The guest returned or exited with this code. The task's exit status is the code modulo 256.
     Code(i32),
-    /// The guest trapped; the text says why. The task's exit status is 134.
+    /// The guest trapped, for this reason. The task's exit status is 134.
     Trap(String),
 }
 
-/// Why an engine will not run a workload.
+/// Why an engine refuses a workload.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Refusal {
@@ -131,7 +132,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal; `reason` is shown to whoever asked for the container.
+    /// Creates a refusal. The client that asked for the container sees the reason.
     pub fn new(reason: impl Into<String>) -> Self {
         Self {
             reason: reason.into(),
@@ -139,10 +140,10 @@ impl Refusal {
     }
 }
 
-/// The node's settings for an engine: the `[engine]` table of the runtime options.
+/// The node's settings for the engine: the `[engine]` table of the runtime options.
 ///
-/// An engine reads them with [`parse`](Options::parse) into a type of its own. Options that no
-/// one reads fail the create, so a misspelt setting never passes silently.
+/// An engine reads them into its own type with [`parse`](Options::parse). If the table has entries
+/// and the engine does not read it, `create` fails: a misspelt setting is never ignored.
 #[derive(Debug, Default)]
 pub struct Options {
     table: serde_json::Map<String, serde_json::Value>,
@@ -150,7 +151,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Options from a table of names and values.
+    /// Creates options from a table of names and values.
     pub fn new(table: serde_json::Map<String, serde_json::Value>) -> Self {
         Self {
             table,
@@ -158,11 +159,11 @@ impl Options {
         }
     }
 
-    /// The settings as the engine's own type, which should `deny_unknown_fields`.
+    /// Reads the settings into the engine's own type, which should `deny_unknown_fields`.
     ///
     /// # Errors
     ///
-    /// The name of the setting that is unknown or has a value of the wrong type.
+    /// A setting is unknown or has a value of the wrong type. The error names it.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, BoxError> {
         self.read.set(true);
         Ok(serde_json::from_value(serde_json::Value::Object(

@@ -1,4 +1,4 @@
-//! Where a guest may connect and send to: an allow-list of networks and ports.
+//! The allow-list of networks and ports that a guest may connect and send to.
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, SocketAddr};
@@ -7,9 +7,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The addresses a guest may connect and send to, over TCP and UDP.
+/// The addresses that a guest may connect and send to, over TCP and UDP.
 ///
-/// What the guest itself receives and accepts is not its concern.
+/// It does not restrict what the guest receives and accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct Outbound(Vec<Destination>);
@@ -23,7 +23,7 @@ struct Destination {
     ports: RangeInclusive<u16>,
 }
 
-/// Why a destination is none.
+/// The text is not a valid destination.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a network with ports, such as 10.0.0.0/8:443, [fd00::/8]:8080-8090 or 192.0.2.1"
@@ -31,13 +31,13 @@ struct Destination {
 pub struct NotADestination(String);
 
 impl Outbound {
-    /// An allow-list of destinations: an address or a network, and behind a colon, if not all, a port
-    /// or a range of ports. An IPv6 address with ports is in brackets.
+    /// Parses an allow-list. A destination is an address or a network, optionally followed by a
+    /// colon and a port or a range of ports. An IPv6 address with ports needs brackets.
     ///
     /// # Errors
     ///
-    /// The first text that is no destination. So is a network with bits beyond its prefix, and an
-    /// IPv4 address in the form of an IPv6 one.
+    /// The first text that is not a destination. A network with bits set beyond its prefix and an
+    /// IPv4-mapped IPv6 address are refused too.
     pub fn new<T: AsRef<str>>(
         destinations: impl IntoIterator<Item = T>,
     ) -> Result<Self, NotADestination> {
@@ -46,8 +46,8 @@ impl Outbound {
         Ok(Self(destinations.collect::<Result<_, _>>()?))
     }
 
-    /// Whether a guest may connect or send to this address. An IPv4 address in the form of an IPv6
-    /// one is what it stands for.
+    /// Whether a guest may connect or send to this address. An IPv4-mapped IPv6 address counts as
+    /// the IPv4 address.
     pub fn allows(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         self.0
@@ -55,7 +55,7 @@ impl Outbound {
             .any(|allowed| allowed.holds(ip) && allowed.ports.contains(&address.port()))
     }
 
-    /// Whether each destination is inside one of `most`'s.
+    /// Whether each destination is within one of `most`.
     pub(crate) fn is_within(&self, most: &Self) -> bool {
         let is_allowed = |wanted: &Destination| most.0.iter().any(|most| wanted.is_within(most));
         self.0.iter().all(is_allowed)

@@ -12,15 +12,15 @@ use crate::engine::limits::linear_memory::LinearMemory;
 use crate::engine::limits::table_elements::TableElements;
 use crate::engine::outbound::Outbound;
 
-/// The function that a command exports, called when the entrypoint names no other.
+/// The exported function that is called if the entrypoint names none.
 pub const DEFAULT_FUNCTION: &str = "_start";
 
-/// One run of one guest: what to run and what it may see.
+/// One run of one guest: what to run, and what it may see and use.
 ///
-/// The policy, which directories, variables and arguments the guest is given, has been decided
-/// by core when an engine receives this; an engine translates.
+/// Core decides the policy: which directories, variables and arguments the guest gets. The engine
+/// only translates it.
 ///
-/// Its `Debug` form shows no argument and no value of a variable, which may be secrets.
+/// The `Debug` form omits arguments and values of variables: they may be secrets.
 pub struct Workload {
     artifact: Artifact,
     function: String,
@@ -45,7 +45,7 @@ impl fmt::Debug for Workload {
     }
 }
 
-/// A directory the guest may use.
+/// A directory that the guest may use.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Preopen {
     host: PathBuf,
@@ -55,8 +55,8 @@ pub struct Preopen {
 impl Preopen {
     /// Shows the directory `host` to the guest as `guest`.
     ///
-    /// Whether it can be written is decided by the kernel: the mount below `host` carries the
-    /// flags of the OCI mount it came from.
+    /// The kernel decides whether the guest can write to it: the mount at `host` has the flags of
+    /// the OCI mount.
     pub fn new(host: impl Into<PathBuf>, guest: impl Into<String>) -> Self {
         Self {
             host: host.into(),
@@ -64,20 +64,20 @@ impl Preopen {
         }
     }
 
-    /// The directory, as seen by the runner process inside the sandbox.
+    /// Path of the directory for the runner process, inside the sandbox.
     pub fn host(&self) -> &Path {
         &self.host
     }
 
-    /// The path by which the guest finds it.
+    /// Path of the directory for the guest.
     pub fn guest(&self) -> &str {
         &self.guest
     }
 }
 
 impl Workload {
-    /// A workload with no arguments but the name `guest`, no environment and no preopens, whose
-    /// entrypoint is [`DEFAULT_FUNCTION`].
+    /// Creates a workload that calls [`DEFAULT_FUNCTION`], with the single argument `guest`, no
+    /// environment and no preopens.
     pub fn new(artifact: Artifact) -> Self {
         Self {
             artifact,
@@ -91,14 +91,14 @@ impl Workload {
         }
     }
 
-    /// Replaces the exported function that is called.
+    /// Sets the exported function to call.
     #[must_use]
     pub fn with_function(mut self, function: impl Into<String>) -> Self {
         self.function = function.into();
         self
     }
 
-    /// Replaces the arguments. The first is the program's name; an empty list is left out.
+    /// Sets the arguments; the first is the program's name. Ignores an empty list.
     #[must_use]
     pub fn with_args(mut self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let args: Vec<String> = args.into_iter().map(Into::into).collect();
@@ -108,7 +108,7 @@ impl Workload {
         self
     }
 
-    /// Replaces the environment.
+    /// Sets the environment.
     #[must_use]
     pub fn with_env(
         mut self,
@@ -121,7 +121,7 @@ impl Workload {
         self
     }
 
-    /// Replaces the preopened directories.
+    /// Sets the preopened directories.
     #[must_use]
     pub fn with_preopens(mut self, preopens: impl IntoIterator<Item = Preopen>) -> Self {
         self.preopens = preopens.into_iter().collect();
@@ -159,8 +159,7 @@ impl Workload {
     ///
     /// # Errors
     ///
-    /// A [`Refusal`] if the artifact is precompiled, which happens only to an engine that has a
-    /// precompiler.
+    /// The artifact is precompiled. Only an engine with a precompiler gets such an artifact.
     pub fn wasm(&self) -> Result<&[u8], Refusal> {
         match &self.artifact {
             Artifact::Wasm(wasm) => Ok(wasm.bytes()),
@@ -175,7 +174,7 @@ impl Workload {
         &self.function
     }
 
-    /// The guest's arguments; never empty, the first is the program's name.
+    /// The guest's arguments. Never empty: the first is the program's name.
     pub fn args(&self) -> &[String] {
         &self.args
     }
@@ -185,12 +184,12 @@ impl Workload {
         &self.env
     }
 
-    /// The directories the guest may use.
+    /// The directories that the guest may use.
     pub fn preopens(&self) -> &[Preopen] {
         &self.preopens
     }
 
-    /// What the guest's linear memory is held to.
+    /// The limit of the guest's linear memory.
     ///
     /// This and the limits below are set only if the engine declares them in
     /// [`Engine::enforced_limits`](crate::Engine::enforced_limits).
@@ -198,30 +197,30 @@ impl Workload {
         &self.linear_memory
     }
 
-    /// What the guest's tables are held to.
+    /// The limit of the elements in the guest's tables.
     pub fn table_elements(&self) -> &TableElements {
         &self.table_elements
     }
 
-    /// How many core instances the guest may consist of, if that is limited. A module is one, a
-    /// component can be many.
+    /// The largest number of core instances, if limited. A module is one instance; a component can
+    /// be many.
     pub fn instances(&self) -> Option<u64> {
         self.limits.instances
     }
 
-    /// How many bytes of stack the guest's functions may use, if that is limited. An engine that
-    /// gives them less anyway need not give them more.
+    /// The largest stack of the guest's functions in bytes, if limited. An engine whose own bound is
+    /// lower keeps that bound.
     pub fn stack(&self) -> Option<u64> {
         self.limits.stack
     }
 
-    /// What the guest may connect and send to, if that is limited, by whatever means. What it
-    /// receives and accepts is not limited.
+    /// The destinations that the guest may connect and send to, by any protocol, if limited. What
+    /// the guest receives and accepts is not limited.
     pub fn outbound(&self) -> Option<&Outbound> {
         self.limits.outbound.as_ref()
     }
 
-    /// Whether the guest may look names up. Addresses may be written out in any case.
+    /// Whether the guest may look up names. It may always use numeric addresses.
     pub fn name_lookup(&self) -> bool {
         self.limits.allows_name_lookup()
     }

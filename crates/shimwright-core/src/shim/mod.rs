@@ -1,4 +1,4 @@
-//! What a shim binary's `main` calls.
+//! What the `main` of a shim binary calls.
 
 pub(crate) mod bootstrap;
 mod connection;
@@ -27,7 +27,7 @@ use crate::runner::libraries::Libraries;
 use crate::stdio::copier;
 use crate::sys;
 
-/// Where containerd keeps its bundles unless its configuration names another state directory.
+/// containerd's default directory of bundles.
 const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task";
 
 /// A containerd shim for one engine.
@@ -49,10 +49,10 @@ pub struct Shim {
 }
 
 impl Shim {
-    /// A shim called `name`, which containerd knows as `io.containerd.<name>.v1` and looks for as
-    /// `containerd-shim-<name>-v1`.
+    /// Creates a shim called `name`. containerd knows it as `io.containerd.<name>.v1` and looks for
+    /// the executable `containerd-shim-<name>-v1`.
     ///
-    /// `engine` makes the engine. It is called in several processes, see [`Engine`].
+    /// `engine` builds the engine. Several processes call it, see [`Engine`].
     pub fn new<E: Engine>(
         name: &'static str,
         version: &'static str,
@@ -63,26 +63,27 @@ impl Shim {
         }
     }
 
-    /// Has the processes of the engine executed from a directory of shared libraries.
+    /// Executes the engine's processes from a directory of shared libraries, for an engine that is a
+    /// shared library. The shim itself stays static.
     ///
-    /// The shim itself is static and stays so; this is for an engine that is a shared library. The
-    /// directory is `../lib/shimwright/<name>`, seen from the shim's executable, or `<name>` in the
-    /// one that the variable `SHIMWRIGHT_LIB_DIR` of the shim's environment names. It holds a
-    /// dynamic linker, called as its ABI says, the libraries, and this program again, as `engine`,
-    /// linked to them. The linker must not read `/etc/ld.so.preload`, which in a container would be
-    /// the image's. Everybody has to be able to read the files.
+    /// The directory is `../lib/shimwright/<name>` relative to the shim's executable, or `<name>` in
+    /// the directory that the environment variable `SHIMWRIGHT_LIB_DIR` names. It holds a dynamic
+    /// linker under the name that its ABI gives, the libraries, and `engine`: this program again,
+    /// linked to them. The linker must not read `/etc/ld.so.preload`: in a container, that file
+    /// belongs to the image. All users must be able to read the files.
     ///
-    /// [`Engine::precompiler`]'s fingerprint is asked of the static program, everything else that
-    /// needs the library of the linked one. Both must be of the same version, so `name` should hold
-    /// it. `remedy` follows the reason why the directory cannot be used, and says how to make it.
+    /// The static program computes the fingerprint of [`Engine::precompiler`]; the linked program
+    /// does everything else that needs the library. Both must have the same version, so `name`
+    /// should contain it. `remedy` says how to make the directory. It is added to the error if the
+    /// directory cannot be used.
     #[must_use]
     pub fn with_libraries(mut self, name: &'static str, remedy: &'static str) -> Self {
         self.host.libraries = Some(Libraries { name, remedy });
         self
     }
 
-    /// Does what the command line asks for, or what another process of the shim has started this
-    /// one for. Returns when that is done.
+    /// Runs the command of the command line, or the role for which another process of the shim
+    /// started this one. Returns when it is done.
     pub fn main(self) -> ExitCode {
         // Before anything of ours, or a fork of it, is where an image could supply libraries.
         sys::process::built_in_name_lookup();

@@ -1,13 +1,13 @@
-//! Counting what a guest has of something against what it may have.
+//! A budget: how much of something a guest uses, and how much it may use.
 
-/// How much there is and may be.
+/// What is used, and the limit.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Account {
     limit: Option<u64>,
     used: u64,
 }
 
-/// More than the limit was asked for.
+/// The request exceeds the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Exceeded {
     pub(crate) needed: u64,
@@ -15,7 +15,7 @@ pub(crate) struct Exceeded {
 }
 
 impl Account {
-    /// An account of nothing yet.
+    /// Creates an unused budget.
     pub(crate) fn new(limit: Option<u64>) -> Self {
         Self { limit, used: 0 }
     }
@@ -24,8 +24,7 @@ impl Account {
         self.limit
     }
 
-    /// Counts something that grows from one size to another. If that is more than the limit,
-    /// nothing is counted.
+    /// Counts growth from one size to another. Counts nothing if that exceeds the limit.
     pub(crate) fn grow(&mut self, from: u64, to: u64) -> Result<(), Exceeded> {
         let needed = self.used.saturating_add(to.saturating_sub(from));
         match self.limit {

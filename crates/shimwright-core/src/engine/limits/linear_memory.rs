@@ -1,49 +1,49 @@
-//! The account of a guest's linear memory.
+//! The budget of a guest's linear memory.
 
 use crate::engine::limits::budget::{Account, Exceeded};
 
 /// The unit in which linear memory grows, in bytes.
 pub(crate) const PAGE: u64 = 65536;
 
-/// How much linear memory a guest has and may have, for an engine to ask before it gives more.
+/// The budget of a guest's linear memory. An engine asks before it lets a memory grow.
 ///
-/// A guest has one of these: its memories are counted together. A server that makes an instance
-/// for each request gives each a clone.
+/// A guest has one budget for all of its memories. A server that makes an instance for each request
+/// gives each instance a clone.
 #[derive(Clone, Debug, Default)]
 pub struct LinearMemory(Account);
 
 impl LinearMemory {
-    /// An account without memory yet; `limit` is in bytes.
+    /// Creates an unused budget; `limit` is in bytes.
     pub fn new(limit: Option<u64>) -> Self {
         Self(Account::new(limit))
     }
 
-    /// How much the guest may have, in bytes, if that is limited.
+    /// The limit in bytes, if there is one.
     pub fn limit(&self) -> Option<u64> {
         self.0.limit()
     }
 
-    /// The same in whole pages of 65536 bytes, for an engine that is told how far a memory may
-    /// grow instead of asking. That keeps to the limit where guests have one memory.
+    /// The limit in whole pages of 65536 bytes, for an engine that takes a maximum size instead of
+    /// asking. This enforces the limit if guests have one memory.
     pub fn limit_in_pages(&self) -> Option<u32> {
         let limit = self.limit()?;
         Some(u32::try_from(limit / PAGE).unwrap_or(u32::MAX))
     }
 
-    /// Asks for such an engine whether a memory may begin with so many pages. Counts nothing.
+    /// Checks for such an engine whether a memory may begin with so many pages. Counts nothing.
     ///
     /// # Errors
     ///
-    /// The guest would have more than its limit.
+    /// The guest would exceed its limit.
     pub fn check_pages(&self, pages: u64) -> Result<(), LinearMemoryExceeded> {
         self.clone().grow(0, pages.saturating_mul(PAGE))
     }
 
-    /// Counts a memory that grows from one size to another, both in bytes; a new one grows from 0.
+    /// Counts the growth of a memory from one size to another, in bytes. A new memory grows from 0.
     ///
     /// # Errors
     ///
-    /// The guest would have more than its limit. Nothing is counted then.
+    /// The guest would exceed its limit. Then nothing is counted.
     pub fn grow(&mut self, from: u64, to: u64) -> Result<(), LinearMemoryExceeded> {
         self.0
             .grow(from, to)
@@ -51,7 +51,7 @@ impl LinearMemory {
     }
 }
 
-/// A guest asks for more linear memory than it may have.
+/// The guest needs more linear memory than its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the guest needs {needed} bytes of linear memory, but its limit is {limit}")]
 pub struct LinearMemoryExceeded {

@@ -1,23 +1,23 @@
-//! The account of the elements of a guest's tables.
+//! The budget of the elements in a guest's tables.
 
 use crate::engine::limits::budget::{Account, Exceeded};
 
-/// How many elements the tables of a guest have and may have, for an engine to ask before it gives
-/// more. They are counted together, as its [`LinearMemory`](crate::LinearMemory) is.
+/// The budget of the elements in a guest's tables. An engine asks before it lets a table grow. A
+/// guest has one budget for all of its tables, as for its [`LinearMemory`](crate::LinearMemory).
 #[derive(Clone, Debug, Default)]
 pub struct TableElements(Account);
 
 impl TableElements {
-    /// An account without tables yet.
+    /// Creates an unused budget.
     pub fn new(limit: Option<u64>) -> Self {
         Self(Account::new(limit))
     }
 
-    /// Counts a table that grows from one number of elements to another; a new one grows from 0.
+    /// Counts the growth of a table from one number of elements to another. A new table grows from 0.
     ///
     /// # Errors
     ///
-    /// The guest would have more than its limit. Nothing is counted then.
+    /// The guest would exceed its limit. Then nothing is counted.
     pub fn grow(&mut self, from: u64, to: u64) -> Result<(), TableElementsExceeded> {
         self.0
             .grow(from, to)
@@ -25,7 +25,7 @@ impl TableElements {
     }
 }
 
-/// A guest asks for more elements than its tables may have.
+/// The guest needs more table elements than its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the guest needs {needed} elements in its tables, but its limit is {limit}")]
 pub struct TableElementsExceeded {

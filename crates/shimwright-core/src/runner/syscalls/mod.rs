@@ -339,15 +339,14 @@ const FILTER_FLAGS: libc::c_ulong =
 /// Whether this process runs a guest, and only that.
 static RESTRICTED: AtomicBool = AtomicBool::new(false);
 
-/// Lets this process, with all of its threads and for good, make only the system calls that an
-/// engine needs.
+/// Restricts this process permanently, in all of its threads, to the system calls that engines need.
 ///
-/// A runner does so before [`Engine::run`](crate::Engine::run). A test of an engine that does it
-/// too shows whether the engine gets along with these.
+/// A runner calls it before [`Engine::run`](crate::Engine::run). Call it in a test of an engine to
+/// see whether the engine works under the filter.
 ///
 /// # Errors
 ///
-/// The kernel has no such filters, or an earlier filter forbids to add one.
+/// The kernel has no such filters, or an earlier filter forbids adding one.
 pub fn restrict_system_calls() -> io::Result<()> {
     RESTRICTED.store(true, Ordering::Relaxed);
     // A guest of ours has this already; without it, adding a filter is a privilege.
@@ -356,22 +355,21 @@ pub fn restrict_system_calls() -> io::Result<()> {
     sys::process::filter_system_calls(&program(pid), FILTER_FLAGS)
 }
 
-/// Lets this process, with all of its threads and for good, execute no code but what is mapped by
-/// now.
+/// Forbids new executable memory in this process, permanently and in all of its threads.
 ///
-/// An engine calls it in [`Engine::run`](crate::Engine::run), once the guest's code is loaded or
-/// compiled and before the guest's first instruction. A guest that breaks out can then only use
-/// code that is there already. An engine that makes code while its guest runs leaves it out.
+/// Call it in [`Engine::run`](crate::Engine::run), after the guest's code is loaded or compiled and
+/// before the guest's first instruction. A guest that breaks out can then only use code that is
+/// already mapped. Do not call it in an engine that generates code while its guest runs.
 ///
-/// The kernel refuses every mapping that is executable, of files too, and every change that makes
-/// memory executable; kernels since 6.3 are told so a second time (`PR_SET_MDWE` of `prctl(2)`).
+/// The kernel then refuses every executable mapping, of files too, and every change that makes memory
+/// executable. Kernels since 6.3 are told so a second time (`PR_SET_MDWE` of `prctl(2)`).
 ///
-/// A process that has not called [`restrict_system_calls`] is no runner, but may be a test that runs one
-/// guest after the other: there this does nothing.
+/// It does nothing in a process that has not called [`restrict_system_calls`]: such a process is not
+/// a runner, but may be a test that runs several guests.
 ///
 /// # Errors
 ///
-/// The kernel has no filters of system calls, or an earlier filter forbids to add one.
+/// The kernel has no such filters, or an earlier filter forbids adding one.
 pub fn forbid_new_code() -> io::Result<()> {
     if !RESTRICTED.load(Ordering::Relaxed) {
         return Ok(());
