@@ -582,15 +582,23 @@ impl Task {
             .processes()
             .context("list the container's processes")?;
         for pid in processes {
+    /// Sends a signal to every process of the container, and to each of them once.
             let flags = rustix::process::PidfdFlags::empty();
             if let Ok(handle) = rustix::process::pidfd_open(pid, flags) {
                 match reply::send_signal(&handle, signal) {
                     Ok(()) | Err(Error::Finished) => {}
                     Err(error) => return Err(error),
+        // The first process is in the list too, unless it has just ended: its pid may then be
+        // another process's.
+        let init = reply::send_signal(&self.sandbox()?.init, signal);
+        let signalled = init.is_ok().then(|| self.state().init()).flatten();
                 }
+            if signalled.is_some_and(|init| init.pid == pid.as_raw_nonzero().get()) {
+                continue;
+            }
             }
         }
-        reply::send_signal(&self.sandbox()?.init, signal)?;
+        init?;
         self.signalled(signal);
         Ok(())
     }
