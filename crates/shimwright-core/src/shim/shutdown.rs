@@ -64,7 +64,7 @@ impl Shutdown {
 
     /// A container has no need of this process any more, although its bundle still exists.
     pub(crate) fn release(&self, id: &str) {
-        if validate_id(id).is_err() {
+        if validate_id("container", id).is_err() {
             return;
         }
         let bundle = self.bundles.join(id);

@@ -158,7 +158,7 @@ impl Tasks {
         request: api::CreateTaskRequest,
         wanted: Wanted,
     ) -> Result<u32, Error> {
-        validate_id(&request.id)?;
+        validate_id("container", &request.id)?;
         if !request.checkpoint.is_empty() {
             return Err(Error::NotSupported {
                 operation: "restoring a checkpoint".to_owned(),
