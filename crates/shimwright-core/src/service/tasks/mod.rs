@@ -129,6 +129,12 @@ impl Tasks {
         self.lock().is_empty()
     }
 
+    /// Whether there is no task but those that are being created.
+    pub(super) fn none_created(&self) -> bool {
+        let tasks = self.lock();
+        tasks.values().all(|task| task.state() == State::Creating)
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.lock().len()
     }
@@ -576,26 +582,26 @@ impl Task {
         Ok(())
     }
 
+    /// Sends a signal to every process of the container, and to each of them once.
     fn kill_every_process(&self, signal: u32) -> Result<(), Error> {
         let processes = self
             .cgroups()
             .processes()
             .context("list the container's processes")?;
+        // The first process is in the list too, unless it has just ended: its pid may then be
+        // another process's.
+        let init = reply::send_signal(&self.sandbox()?.init, signal);
+        let signalled = init.is_ok().then(|| self.state().init()).flatten();
         for pid in processes {
-    /// Sends a signal to every process of the container, and to each of them once.
+            if signalled.is_some_and(|init| init.pid == pid.as_raw_nonzero().get()) {
+                continue;
+            }
             let flags = rustix::process::PidfdFlags::empty();
             if let Ok(handle) = rustix::process::pidfd_open(pid, flags) {
                 match reply::send_signal(&handle, signal) {
                     Ok(()) | Err(Error::Finished) => {}
                     Err(error) => return Err(error),
-        // The first process is in the list too, unless it has just ended: its pid may then be
-        // another process's.
-        let init = reply::send_signal(&self.sandbox()?.init, signal);
-        let signalled = init.is_ok().then(|| self.state().init()).flatten();
                 }
-            if signalled.is_some_and(|init| init.pid == pid.as_raw_nonzero().get()) {
-                continue;
-            }
             }
         }
         init?;
