@@ -12,8 +12,8 @@ use containerd_shim_protos::events::task::{
     TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskPaused,
     TaskResumed, TaskStart,
 };
-use containerd_shim_protos::protobuf::Message;
-use containerd_shim_protos::ttrpc::{Request, Response};
+use containerd_shim_protos::protobuf::{Message, MessageField};
+use containerd_shim_protos::ttrpc::{Code, Request, Response, get_status};
 
 use crate::{DEADLINE, Result};
 
@@ -126,6 +126,8 @@ struct State {
     events: Vec<Event>,
     connections: Vec<UnixStream>,
     stopping: bool,
+    /// The container whose events are refused.
+    refused: Option<String>,
 }
 
 impl Events {
@@ -178,6 +180,11 @@ impl Events {
         let server = Some((listener, server));
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
         Ok(())
+    }
+
+    /// Refuses the events of this container from now on, and does not record them.
+    pub fn refuse(&self, container: &str) {
+        self.lock().refused = Some(container.to_owned());
     }
 
     /// All events so far.
@@ -294,16 +301,15 @@ fn serve(mut connection: UnixStream, state: &(Mutex<State>, Condvar)) -> Result<
             return Err(format!("unknown call {}/{}", request.service, request.method).into());
         }
         let event = Event::new(&ForwardRequest::parse_from_bytes(&request.payload)?)?;
-        state
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .events
-            .push(event);
-        state.1.notify_all();
-        let response = Response {
-            payload: Empty::new().write_to_bytes()?,
-            ..Default::default()
+        let response = match record(event, state) {
+            true => Response {
+                payload: Empty::new().write_to_bytes()?,
+                ..Default::default()
+            },
+            false => Response {
+                status: MessageField::some(get_status(Code::INVALID_ARGUMENT, "refused")),
+                ..Default::default()
+            },
         };
         let response = response.write_to_bytes()?;
         let mut answer = u32::try_from(response.len())?.to_be_bytes().to_vec();
@@ -312,4 +318,15 @@ fn serve(mut connection: UnixStream, state: &(Mutex<State>, Condvar)) -> Result<
         answer.extend(response);
         connection.write_all(&answer)?;
     }
+}
+
+/// Records an event unless it is to be refused.
+fn record(event: Event, state: &(Mutex<State>, Condvar)) -> bool {
+    let mut locked = state.0.lock().unwrap_or_else(PoisonError::into_inner);
+    if locked.refused.as_deref() == Some(event.container()) {
+        return false;
+    }
+    locked.events.push(event);
+    state.1.notify_all();
+    true
 }

@@ -1,8 +1,8 @@
 //! A shim as the daemon sees it: the commands of its executable, and its Task service.
 
-use std::io::{Read, Write};
+use std::io::{PipeWriter, Read, Write};
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::ttrpc::{self, Client, Code, Request};
 
-use crate::{Bundle, CACHE_DIR_VARIABLE, CONFIG_VARIABLE, Containerd, DEADLINE, Result};
+use crate::{Bundle, CACHE_DIR_VARIABLE, CONFIG_VARIABLE, Containerd, DEADLINE, Result, poll};
 
 /// Has a static program contain this function, which `std` uses if it is there: a child with a working
 /// directory of its own is otherwise made by `fork`, which takes milliseconds once this process has a
@@ -65,22 +65,8 @@ impl Containerd {
     /// If it cannot be run.
     pub fn run(&self, directory: &Path, arguments: &[&str], stdin: &[u8]) -> Result<Ran> {
         let (mut reader, writer) = std::io::pipe()?;
-        let mut command = Command::new(self.shim());
-        command
-            .args(arguments)
-            .current_dir(directory)
-            .env_clear()
-            .env("PATH", &self.path)
-            .env("TTRPC_ADDRESS", self.events().path())
-            .env("GRPC_ADDRESS", self.grpc_address())
-            .env("NAMESPACE", self.namespace())
-            .env("MAX_SHIM_VERSION", "2")
-            .env("GOMAXPROCS", "2")
-            .env(CACHE_DIR_VARIABLE, &self.cache)
-            .env(CONFIG_VARIABLE, self.config())
-            .stdin(Stdio::piped())
-            .stdout(writer.try_clone()?)
-            .stderr(writer);
+        let mut command = self.command(directory, arguments);
+        command.stdout(writer.try_clone()?).stderr(writer);
         let mut child = command.spawn()?;
         // It holds the write ends of the pipe.
         drop(command);
@@ -96,6 +82,25 @@ impl Containerd {
         })
     }
 
+    /// The shim's executable as the daemon runs it.
+    fn command(&self, directory: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.shim());
+        command
+            .args(arguments)
+            .current_dir(directory)
+            .env_clear()
+            .env("PATH", &self.path)
+            .env("TTRPC_ADDRESS", self.events().path())
+            .env("GRPC_ADDRESS", self.grpc_address())
+            .env("NAMESPACE", self.namespace())
+            .env("MAX_SHIM_VERSION", "2")
+            .env("GOMAXPROCS", "2")
+            .env(CACHE_DIR_VARIABLE, &self.cache)
+            .env(CONFIG_VARIABLE, self.config())
+            .stdin(Stdio::piped());
+        command
+    }
+
     /// Runs `start` for a bundle, with these bytes on standard input.
     ///
     /// # Errors
@@ -103,22 +108,53 @@ impl Containerd {
     /// If it cannot be run.
     pub fn run_start(&self, bundle: &Bundle, stdin: &[u8]) -> Result<Ran> {
         let grpc = self.grpc_address();
-        let arguments = [
+        let arguments = self.start_arguments(bundle, &grpc);
+        let ran = self.run(bundle.directory(), &arguments, stdin)?;
+        self.remember_that_of(bundle);
+        Ok(ran)
+    }
+
+    /// Begins to run `start` for a bundle, without input, and waits until a process can be found.
+    /// What the command writes goes to this pipe.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be run, or the bundle has no address after the deadline.
+    pub fn begin_start(&self, bundle: &Bundle, output: PipeWriter) -> Result<Child> {
+        let grpc = self.grpc_address();
+        let arguments = self.start_arguments(bundle, &grpc);
+        let mut command = self.command(bundle.directory(), &arguments);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(Stdio::null())
+            .spawn()?;
+        let found = poll(|| self.remember_that_of(bundle).then_some(()));
+        found.ok_or("the bundle has no address")?;
+        Ok(child)
+    }
+
+    fn start_arguments<'a>(&'a self, bundle: &'a Bundle, grpc: &'a str) -> [&'a str; 9] {
+        [
             "-namespace",
             self.namespace(),
             "-address",
-            &grpc,
+            grpc,
             "-publish-binary",
             "/bin/true",
             "-id",
             bundle.id(),
             "start",
-        ];
-        let ran = self.run(bundle.directory(), &arguments, stdin)?;
-        if let Ok(address) = std::fs::read_to_string(bundle.directory().join("address")) {
-            self.remember(&address);
+        ]
+    }
+
+    /// Remembers the address in a bundle, if there is one.
+    fn remember_that_of(&self, bundle: &Bundle) -> bool {
+        let address = std::fs::read_to_string(bundle.directory().join("address"));
+        if let Ok(address) = &address {
+            self.remember(address);
         }
-        Ok(ran)
+        address.is_ok()
     }
 
     /// Runs `start` for a bundle, as containerd before 2.3, and connects to the shim.

@@ -125,9 +125,10 @@ pub(crate) fn group<'a>(annotations: Option<&'a HashMap<String, String>>, id: &'
         .unwrap_or(id)
 }
 
-/// Refuses ids that are not a single path component or are longer than containerd allows
-/// (`identifiers.Validate`: 76 characters of letters, digits, `_`, `.` and `-`).
-pub(crate) fn validate_id(id: &str) -> Result<(), Error> {
+/// Refuses the id of a container or an exec, as `what` says, that is not a single path component or
+/// is longer than containerd allows (`identifiers.Validate`: 76 characters of letters, digits, `_`,
+/// `.` and `-`).
+pub(crate) fn validate_id(what: &str, id: &str) -> Result<(), Error> {
     let valid = !id.is_empty()
         && id.len() <= 76
         && id.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -137,7 +138,7 @@ pub(crate) fn validate_id(id: &str) -> Result<(), Error> {
     if valid {
         Ok(())
     } else {
-        Err(Error::invalid(format!("invalid container id {id:?}")))
+        Err(Error::invalid(format!("invalid {what} id {id:?}")))
     }
 }
 
@@ -184,7 +185,7 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     let _ = serde_json::from_slice::<ProcessId>(bytes);
     if let Ok(text) = std::str::from_utf8(bytes) {
         super::identity::parse_start_time(text);
-        let _ = validate_id(text);
+        let _ = validate_id("container", text);
     }
 }
 
@@ -211,11 +212,13 @@ mod tests {
     #[test]
     fn ids_cannot_leave_their_directory() {
         for good in ["a", "redis-1.2_x", "0"] {
-            validate_id(good).unwrap();
+            validate_id("container", good).unwrap();
         }
         for bad in ["", ".", "..", "a/b", "-a", "a b", &"x".repeat(77)] {
-            assert!(validate_id(bad).is_err(), "{bad}");
+            assert!(validate_id("container", bad).is_err(), "{bad}");
         }
+        let error = validate_id("exec", "a/b").unwrap_err();
+        assert_eq!(error.to_string(), "invalid exec id \"a/b\"");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! One queue for the whole shim keeps the order. The event at its head is sent again until
 //! containerd has it, so a restart of containerd loses nothing; what can pile up meanwhile is
-//! bounded by the tasks that exist.
+//! bounded by the tasks that exist. An event that containerd refuses several times is lost, so
+//! that it does not hold up those of other tasks.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,12 +15,17 @@ use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim::events::ForwardRequest;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
 use containerd_shim_protos::ttrpc::context::with_duration;
+use containerd_shim_protos::ttrpc::{Code, Error};
 use tokio::sync::Notify;
 
 /// How long containerd may take to accept one event.
 const SEND_BOUND: Duration = Duration::from_secs(5);
 /// The first and the longest pause between two attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How often containerd may refuse an event before it is given up. containerd's own shim gives up
+/// after as many attempts (`pkg/shim/publisher.go` there).
+const MAX_REFUSALS: u32 = 5;
 
 /// The queue of events on their way to containerd.
 #[derive(Debug)]
@@ -109,8 +115,14 @@ impl Events {
                 continue;
             };
             let mut pause = PAUSES.0;
+            let mut refusals = 0;
             while let Err(error) = send(&mut connection, &address, &envelope).await {
                 connection = None;
+                refusals += u32::from(is_refusal(&error));
+                if refusals == MAX_REFUSALS {
+                    tracing::error!(%error, topic = envelope.topic, "containerd refuses an event");
+                    break;
+                }
                 tracing::debug!(%error, topic = envelope.topic, "an event is sent again");
                 tokio::time::sleep(pause).await;
                 pause = PAUSES.1.min(pause * 2);
@@ -133,7 +145,7 @@ async fn send(
     connection: &mut Option<EventsClient>,
     address: &str,
     envelope: &Envelope,
-) -> Result<(), containerd_shim_protos::ttrpc::Error> {
+) -> Result<(), Error> {
     let client = match connection {
         Some(client) => client,
         None => connection.insert(EventsClient::new(
@@ -145,10 +157,20 @@ async fn send(
     let forward = client.forward(with_duration(SEND_BOUND), &request);
     match tokio::time::timeout(SEND_BOUND, forward).await {
         Ok(answer) => answer.map(drop),
-        Err(_) => Err(containerd_shim_protos::ttrpc::Error::Others(
-            "no answer".to_owned(),
-        )),
+        Err(_) => Err(Error::Others("no answer".to_owned())),
     }
+}
+
+/// Whether containerd has got an event and does not take it. Anything else is no answer, or one that
+/// says that there will be another.
+fn is_refusal(error: &Error) -> bool {
+    let Error::RpcStatus(status) = error else {
+        return false;
+    };
+    !matches!(
+        status.code(),
+        Code::CANCELLED | Code::DEADLINE_EXCEEDED | Code::UNAVAILABLE
+    )
 }
 
 /// containerd names a path, the client wants an address.
@@ -176,6 +198,7 @@ mod tests {
         TaskResumed, TaskStart,
     };
     use containerd_shim_protos::protobuf::MessageFull;
+    use containerd_shim_protos::ttrpc::get_status;
 
     #[test]
     fn names_are_those_of_the_descriptors() {
@@ -191,6 +214,17 @@ mod tests {
         check::<TaskOOM>();
         check::<TaskPaused>();
         check::<TaskResumed>();
+    }
+
+    #[test]
+    fn only_an_answer_is_a_refusal() {
+        let status = |code| Error::RpcStatus(get_status(code, ""));
+        for code in [Code::INVALID_ARGUMENT, Code::NOT_FOUND, Code::INTERNAL] {
+            assert!(is_refusal(&status(code)));
+        }
+        assert!(!is_refusal(&status(Code::UNAVAILABLE)));
+        assert!(!is_refusal(&Error::RemoteClosed));
+        assert!(!is_refusal(&Error::Others("no answer".to_owned())));
     }
 
     #[test]

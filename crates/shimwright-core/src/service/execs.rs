@@ -116,7 +116,7 @@ impl Task {
 
     /// Takes note of a process to be started later.
     pub(super) fn add_exec(&self, request: &api::ExecProcessRequest) -> Result<(), Error> {
-        validate_id(&request.exec_id)?;
+        validate_id("exec", &request.exec_id)?;
         self.state().joinable()?;
         let spec = request.spec.as_ref().map(|any| any.value.as_slice());
         let process: Process = serde_json::from_slice(spec.unwrap_or_default())

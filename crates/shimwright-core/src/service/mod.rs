@@ -12,6 +12,7 @@ mod tasks;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use containerd_shim_protos::api;
@@ -23,6 +24,7 @@ use tokio::time::timeout;
 
 use crate::error::Error;
 use crate::process::idle::{SETTLED, release_memory};
+use client::Wanted;
 pub(crate) use tasks::{Released, Shared};
 use tasks::{Target, Tasks};
 
@@ -30,7 +32,9 @@ use tasks::{Target, Tasks};
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     tasks: Arc<Tasks>,
-    /// Notified when the last task is gone and containerd asks the shim to end.
+    /// Whether containerd has asked the shim to end, and no task has been created since.
+    asked: Arc<AtomicBool>,
+    /// Notified when that is so and there is no task.
     shutdown: Arc<Notify>,
     /// Notified when a process has been started.
     started: Arc<Notify>,
@@ -40,6 +44,7 @@ impl Service {
     pub(crate) fn new(shared: Shared) -> Self {
         Self {
             tasks: Arc::new(Tasks::new(shared)),
+            asked: Arc::default(),
             shutdown: Arc::new(Notify::new()),
             started: Arc::new(Notify::new()),
         }
@@ -58,6 +63,34 @@ impl Service {
     /// Waits until there is no task and containerd asks the shim to end.
     pub(crate) async fn shut_down(&self) {
         self.shutdown.notified().await;
+    }
+
+    /// containerd asks the shim to end. It does once there is no task: at once, or when the creates
+    /// that are under way have failed. containerd asks again when a task is deleted.
+    pub(crate) fn ask_to_shut_down(&self) {
+        if self.tasks.none_created() {
+            self.asked.store(true, Ordering::Relaxed);
+            self.shut_down_if_due();
+        }
+    }
+
+    fn shut_down_if_due(&self) {
+        if self.asked.load(Ordering::Relaxed) && self.is_idle() {
+            self.shutdown.notify_one();
+        }
+    }
+
+    async fn create_task(
+        &self,
+        request: api::CreateTaskRequest,
+        wanted: Wanted,
+    ) -> Result<u32, Error> {
+        let created = self.tasks.create(request, wanted).await;
+        match &created {
+            Ok(_) => self.asked.store(false, Ordering::Relaxed),
+            Err(_) => self.shut_down_if_due(),
+        }
+        created
     }
 
     /// Lets go of memory that this process does not need to wait, whenever nothing was started for
@@ -107,8 +140,8 @@ impl TaskService for Service {
     ) -> TtrpcResult<api::CreateTaskResponse> {
         // A client that gives up must not leave half a container: what was made for it is undone.
         let (_waiting, wanted) = client::call().map_err(|error| reply::error(&error))?;
-        let tasks = Arc::clone(&self.tasks);
-        let created = tokio::spawn(async move { tasks.create(request, wanted).await }).await;
+        let service = self.clone();
+        let created = tokio::spawn(async move { service.create_task(request, wanted).await }).await;
         let pid = reply::joined(created)?;
         Ok(api::CreateTaskResponse {
             pid,
@@ -216,9 +249,7 @@ impl TaskService for Service {
         let service = self.clone();
         let ended = tokio::spawn(async move {
             service.tasks.give_up(&request.id).await;
-            if service.is_idle() {
-                service.shutdown.notify_one();
-            }
+            service.ask_to_shut_down();
             Ok(())
         })
         .await;

@@ -149,7 +149,7 @@ fn require(flags: Flags, action: &str) -> Result<Flags, Error> {
     if flags.id.is_empty() || flags.namespace.is_empty() {
         return Err(Error::invalid(format!("{action} needs -id and -namespace")));
     }
-    crate::config::bundle::validate_id(&flags.id)?;
+    crate::config::bundle::validate_id("container", &flags.id)?;
     Ok(flags)
 }
 

@@ -19,7 +19,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 
 use super::connection::{Bounded, refusals};
-use super::shutdown::Shutdown;
+use super::shutdown::{Shutdown, abandon};
 use crate::cgroup::Hierarchies;
 use crate::code::content::Store;
 use crate::error::{Context, Error};
@@ -106,17 +106,12 @@ async fn serve(
     let told = told_to_serve().context("hear from the start command")?;
     if !told {
         // It is gone, and has given nobody our address. Another one may have.
-        match &shutdown {
-            Some(shutdown) => {
-                shutdown.release(&flags.id);
-                if shutdown.leave().await.is_none() {
-                    return Ok(());
-                }
-            }
-            None => {
-                let _ = std::fs::remove_file(socket);
-                return Ok(());
-            }
+        if abandon(&listener, &socket).await {
+            return Ok(());
+        }
+        if shutdown.is_some() {
+            // That one may be gone too, and its bundle.
+            service.ask_to_shut_down();
         }
     }
     let mut server = Server::new()

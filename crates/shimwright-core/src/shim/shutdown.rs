@@ -1,5 +1,6 @@
-//! When the shim process that a node's containers share may end.
+//! When a shim process may end that `start` commands may have found.
 //!
+//! Most of this is about the process that a node's containers share.
 //! containerd asks for it when a container is gone and there is no task left. At that moment the
 //! `start` command of another container may have found the process alive, and be about to give its
 //! address to containerd, which would then reach nobody. So `start` writes the address into the
@@ -10,9 +11,10 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use rustix::fs::inotify::WatchFlags;
@@ -64,7 +66,7 @@ impl Shutdown {
 
     /// A container has no need of this process any more, although its bundle still exists.
     pub(crate) fn release(&self, id: &str) {
-        if validate_id(id).is_err() {
+        if validate_id("container", id).is_err() {
             return;
         }
         let bundle = self.bundles.join(id);
@@ -95,29 +97,8 @@ impl Shutdown {
     }
 
     /// Removes the socket unless a bundle has its address, which is returned.
-    pub(super) async fn leave(&self) -> Option<PathBuf> {
-        loop {
-            match self.try_leave() {
-                Ok(claim) => return claim,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // Without the directory nobody can reach this process.
-                Err(error) => {
-                    tracing::warn!(%error, "cannot lock the sockets' directory");
-                    return None;
-                }
-            }
-            tokio::time::sleep(LOCK_INTERVAL).await;
-        }
-    }
-
-    fn try_leave(&self) -> io::Result<Option<PathBuf>> {
-        let _lock = lock(&self.socket, FlockOperation::NonBlockingLockExclusive)?;
-        let claim = self.claim();
-        if claim.is_none() {
-            // Should it stay behind, the next `start` finds it dead.
-            let _ = std::fs::remove_file(&self.socket);
-        }
-        Ok(claim)
+    async fn leave(&self) -> Option<PathBuf> {
+        remove_unless(&self.socket, || self.claim()).await
     }
 
     fn claim(&self) -> Option<PathBuf> {
@@ -139,6 +120,44 @@ impl Shutdown {
     fn released(&self) -> MutexGuard<'_, HashMap<PathBuf, Identity>> {
         self.released.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Removes the socket of a process whose `start` command is gone, unless another such command has
+/// found it and may have given its address away. Returns whether the socket is gone.
+///
+/// Such a command connects to the socket under the lock. Nobody accepts a connection before this
+/// process serves, so each of them still waits.
+pub(super) async fn abandon(listener: &UnixListener, socket: &Path) -> bool {
+    let found = || sys::fd::becomes_readable(listener, Instant::now()).unwrap_or(true);
+    remove_unless(socket, || found().then_some(()))
+        .await
+        .is_none()
+}
+
+/// Removes a socket unless `needed` says, under the lock, who needs it.
+async fn remove_unless<T>(socket: &Path, needed: impl Fn() -> Option<T>) -> Option<T> {
+    loop {
+        match try_remove_unless(socket, &needed) {
+            Ok(needed) => return needed,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Without the directory nobody can reach this process.
+            Err(error) => {
+                tracing::warn!(%error, "cannot lock the sockets' directory");
+                return None;
+            }
+        }
+        tokio::time::sleep(LOCK_INTERVAL).await;
+    }
+}
+
+fn try_remove_unless<T>(socket: &Path, needed: impl Fn() -> Option<T>) -> io::Result<Option<T>> {
+    let _lock = lock(socket, FlockOperation::NonBlockingLockExclusive)?;
+    let needed = needed();
+    if needed.is_none() {
+        // Should it stay behind, the next `start` finds it dead.
+        let _ = std::fs::remove_file(socket);
+    }
+    Ok(needed)
 }
 
 fn is_still(bundle: &Path, identity: &Identity) -> bool {
@@ -194,21 +213,39 @@ mod tests {
     fn bundles_with_the_address_keep_the_process() {
         let directory = tempfile::tempdir().unwrap();
         let shutdown = shutdown(directory.path());
+        let leave = || block_on(shutdown.leave());
         let kept = bundle(&shutdown, "a", &shutdown.socket);
         bundle(&shutdown, "b", Path::new("/another"));
-        assert_eq!(shutdown.try_leave().unwrap(), Some(kept));
+        assert_eq!(leave(), Some(kept));
         assert!(shutdown.socket.exists());
         shutdown.release("b");
         shutdown.release("../a");
-        assert!(shutdown.try_leave().unwrap().is_some());
+        assert!(leave().is_some());
         shutdown.release("a");
         // The next container of that name is another.
         std::fs::remove_dir_all(shutdown.bundles.join("a")).unwrap();
         bundle(&shutdown, "a", &shutdown.socket);
-        assert!(shutdown.try_leave().unwrap().is_some());
+        assert!(leave().is_some());
         shutdown.release("a");
-        assert_eq!(shutdown.try_leave().unwrap(), None);
+        assert_eq!(leave(), None);
         assert!(!shutdown.socket.exists());
+    }
+
+    #[test]
+    fn a_socket_that_a_start_command_has_found_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let bind = |name| {
+            let socket = directory.path().join(name);
+            (UnixListener::bind(&socket).unwrap(), socket)
+        };
+        let (found, socket) = bind("found");
+        // It only looks whether somebody listens.
+        drop(std::os::unix::net::UnixStream::connect(&socket).unwrap());
+        assert!(!block_on(abandon(&found, &socket)));
+        assert!(socket.exists());
+        let (unknown, socket) = bind("unknown");
+        assert!(block_on(abandon(&unknown, &socket)));
+        assert!(!socket.exists());
     }
 
     #[test]
@@ -216,7 +253,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let shutdown = shutdown(directory.path());
         let held = lock(&shutdown.socket, FlockOperation::LockExclusive).unwrap();
-        let error = shutdown.try_leave().unwrap_err();
+        let error = try_remove_unless(&shutdown.socket, || shutdown.claim()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert!(shutdown.socket.exists());
         drop(held);

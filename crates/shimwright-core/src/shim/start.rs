@@ -111,7 +111,8 @@ fn node_group(options: &RuntimeOptions) -> Result<String, Error> {
 ///
 /// The lock on the directory makes finding a dead socket, removing it and binding a new one a
 /// single step, or two commands at once could each start a process. Nor can the process that was
-/// found decide to end before the claim, see [`super::shutdown`].
+/// found decide to end before the claim, see [`super::shutdown`]. If the command that starts it
+/// is gone before it serves, the connection made here keeps it.
 fn listen(
     path: &Path,
     claim: impl FnOnce() -> Result<(), Error>,

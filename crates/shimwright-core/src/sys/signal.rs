@@ -144,7 +144,7 @@ pub(crate) fn end_after(seconds: u32) {
 static DRAIN: AtomicI32 = AtomicI32::new(-1);
 /// How long draining may take, in seconds.
 static GRACE: AtomicU32 = AtomicU32::new(0);
-/// Whether an alarm means that the time of the process is over.
+/// Whether the next alarm means that the time of the process is over.
 static LIMITED: AtomicBool = AtomicBool::new(false);
 /// The signal that draining began with.
 static DRAINING: AtomicI32 = AtomicI32::new(0);
@@ -164,19 +164,23 @@ extern "C" fn drain_on_signal(signal: i32) {
         let grace = GRACE.load(Ordering::SeqCst);
         // There is one alarm, and a time limit that comes first is still one.
         let left = libc::alarm(grace);
-        if left != 0 && left < grace {
+        if left != 0 && left <= grace {
             libc::alarm(left);
+        } else {
+            LIMITED.store(false, Ordering::SeqCst);
         }
         libc::write(pipe, [0_u8].as_ptr().cast(), 1);
         *libc::__errno_location() = errno;
     }
 }
 
-/// Ends the process at the end of the time for draining, as the signal would have done that it
-/// began with, or at the end of its own. Async-signal-safe.
+/// Ends the process at the end of its time, or at the end of the time for draining, as the signal
+/// would have done that it began with. Async-signal-safe.
 extern "C" fn exit_on_alarm(alarm: i32) {
+    if LIMITED.load(Ordering::SeqCst) {
+        exit_on_time_limit();
+    }
     match DRAINING.load(Ordering::SeqCst) {
-        0 if LIMITED.load(Ordering::SeqCst) => exit_on_time_limit(),
         0 => exit_on_signal(alarm),
         signal => exit_on_signal(signal),
     }

@@ -27,6 +27,7 @@ for_each_engine! {
     an_exec_is_known_from_exec_to_delete
     an_exec_is_started_once_and_deleted_when_it_has_ended
     an_exec_that_cannot_be_started_says_why_and_harms_nothing
+    a_bad_id_of_an_exec_is_named_as_such
     an_exec_needs_a_container_that_lives
     a_created_container_can_be_joined
     the_exit_of_a_container_is_the_last_of_all
@@ -399,6 +400,17 @@ fn an_exec_that_cannot_be_started_says_why_and_harms_nothing(engine: &str) {
     assert!(lives(container.pid));
     container.end();
     assert_eq!(container.exits(), ["a"]);
+}
+
+fn a_bad_id_of_an_exec_is_named_as_such(engine: &str) {
+    let container = guest(engine);
+    let spec = process(&["/hello.wasm"]);
+    let added = container
+        .shim
+        .add_exec("a", "../b", &spec, Default::default());
+    let text = refused(added, Code::INVALID_ARGUMENT);
+    assert_eq!(text, "invalid exec id \"../b\"");
+    container.end();
 }
 
 fn an_exec_needs_a_container_that_lives(engine: &str) {

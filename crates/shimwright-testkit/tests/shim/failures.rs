@@ -22,6 +22,7 @@ for_each_engine! {
     an_unknown_container_is_not_found
     an_unknown_exec_is_not_found
     a_control_group_in_use_is_refused_and_left_alone
+    an_event_that_is_refused_holds_up_no_other
 }
 
 fn a_trap_is_134_and_its_reason_is_on_stderr(engine: &str) {
@@ -266,5 +267,19 @@ fn a_control_group_in_use_is_refused_and_left_alone(engine: &str) {
     assert!(crate::lives(shim.state("a").unwrap().pid));
     second.shutdown();
     end(&shim, "a");
+    finish(&containerd, &shim);
+}
+
+fn an_event_that_is_refused_holds_up_no_other(engine: &str) {
+    let (containerd, bundle, shim) = started(engine, HELLO);
+    containerd.events().refuse("a");
+    shim.create(&bundle).unwrap();
+    let other = containerd.bundle("b").unwrap().guest(HELLO).unwrap();
+    shim.create(&other).unwrap();
+    assert_eq!(run(&shim, "b"), 0);
+    containerd.events().wait_for_exit("b").unwrap();
+    assert_eq!(containerd.events().topics("b"), ["create", "start", "exit"]);
+    shim.delete("a").unwrap();
+    shim.delete("b").unwrap();
     finish(&containerd, &shim);
 }

@@ -21,6 +21,7 @@ const PROGRAM: &str = r#"
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 extern char **environ;
 static volatile sig_atomic_t resized;
@@ -53,6 +54,22 @@ int main(int argc, char **argv) {
     write(1, "ready\n", 6);
     while (!resized) sigsuspend(&set);
     show_size();
+  }
+  /* With a child that does the same: both end at the second signal. */
+  if (!strcmp(what, "signals")) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGRTMIN);
+    sigaddset(&set, SIGRTMIN + 1);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    pid_t child = fork();
+    write(1, "ready\n", 6);
+    for (int signal = 0; signal != SIGRTMIN + 1;) {
+      sigwait(&set, &signal);
+      printf("signal %d\n", signal);
+      fflush(stdout);
+    }
+    if (child) wait(NULL);
   }
   if (!strcmp(what, "wait")) {
     write(1, "ready\n", 6);

@@ -34,13 +34,13 @@ const COPY: &str = "cat <&3 >$out.stdout & cat <&4 >$out.stderr & exec 3<&- 4<&-
 
 /// A logger with this script, where `$out` is the path for what it writes; its pid is in
 /// `$out.pid`. Descriptors of the shell's own are out of the way.
-struct Logger {
+pub(crate) struct Logger {
     program: PathBuf,
     out: PathBuf,
 }
 
 impl Logger {
-    fn new(containerd: &Containerd, script: &str) -> Self {
+    pub(crate) fn new(containerd: &Containerd, script: &str) -> Self {
         let program = containerd.directory().join("my logger");
         let out = containerd.directory().join("out");
         let text = format!("#!/bin/sh\nout=\"$2\"\necho $$ >$out.pid\n{script}");
@@ -54,8 +54,25 @@ impl Logger {
         format!("{scheme}://{program}?out={}", self.out.display())
     }
 
+    /// One that waits to be told to [go](Self::go) before it is ready, and so delays a create.
+    pub(crate) fn waiting(containerd: &Containerd) -> Self {
+        let logger = Self::new(containerd, &format!("read go <$out.go\n{COPY}"));
+        shimwright_testkit::stdio::fifo(&logger.path("go")).unwrap();
+        logger
+    }
+
+    /// Waits until it has been started.
+    pub(crate) fn wait(&self) {
+        poll(|| self.path("pid").exists().then_some(())).expect("a logger");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn go(&self) {
+        fs::write(self.path("go"), "go\n").unwrap();
+    }
+
     /// The request to create a container whose outputs it reads.
-    fn request(&self, bundle: &Bundle) -> CreateTaskRequest {
+    pub(crate) fn request(&self, bundle: &Bundle) -> CreateTaskRequest {
         let mut request = bundle.request();
         request.stdout = self.uri("binary");
         request.stderr = request.stdout.clone();
@@ -241,17 +258,16 @@ fn a_logger_that_cannot_be_executed_fails_the_create(engine: &str) {
 
 fn a_slow_logger_delays_no_other_call(engine: &str) {
     let (containerd, bundle, shim) = started(engine, HELLO);
-    let logger = Logger::new(&containerd, &format!("read go <$out.go\n{COPY}"));
-    shimwright_testkit::stdio::fifo(&logger.path("go")).unwrap();
+    let logger = Logger::waiting(&containerd);
     std::thread::scope(|scope| {
         let created = scope.spawn(|| shim.create_task(&logger.request(&bundle)).unwrap());
-        poll(|| logger.path("pid").exists().then_some(())).unwrap();
+        logger.wait();
         let other = containerd.bundle("b").unwrap().guest(HELLO).unwrap();
         shim.create(&other).unwrap();
         assert_eq!(run(&shim, "b"), 0);
         shim.delete("b").unwrap();
         refused(shim.state("a"), Code::NOT_FOUND);
-        fs::write(logger.path("go"), "go\n").unwrap();
+        logger.go();
         created.join().unwrap();
     });
     assert_eq!(run(&shim, "a"), 0);

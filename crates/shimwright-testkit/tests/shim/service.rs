@@ -5,9 +5,10 @@ use shimwright_testkit::protos::api::CheckpointTaskRequest;
 use shimwright_testkit::protos::cgroups::metrics::Metrics as MetricsV1;
 use shimwright_testkit::protos::cgroups_v2::metrics::Metrics as MetricsV2;
 use shimwright_testkit::protos::protobuf::Message;
-use shimwright_testkit::protos::ttrpc::Code;
-use shimwright_testkit::{Shim, Version, poll};
+use shimwright_testkit::protos::ttrpc::{Code, Result};
+use shimwright_testkit::{Bundle, Containerd, Shim, Version, poll};
 
+use crate::logger::Logger;
 use crate::{end, finish, for_each_engine, lives, refused, run, running, started};
 
 for_each_engine! {
@@ -17,6 +18,8 @@ for_each_engine! {
     what_is_unsupported_is_unimplemented
     shutdown_with_tasks_does_nothing
     shutdown_without_tasks_ends_the_shim_and_removes_its_socket
+    shutdown_during_a_create_that_fails_ends_the_shim
+    shutdown_during_a_create_that_succeeds_does_nothing
     a_pod_outlives_its_first_container
     sigterm_ends_the_shim_and_its_tasks
 }
@@ -109,6 +112,41 @@ fn shutdown_without_tasks_ends_the_shim_and_removes_its_socket(engine: &str) {
     shim.shutdown();
     poll(|| (!lives(pid)).then_some(())).expect("the shim ends");
     assert!(!std::path::Path::new(shim.address().trim_start_matches("unix://")).exists());
+    finish(&containerd, &shim);
+}
+
+/// Asks a shim to end while it creates this container, and returns the outcome of the create.
+fn shutdown_during_create(containerd: &Containerd, bundle: &Bundle, shim: &Shim) -> Result<u32> {
+    let logger = Logger::waiting(containerd);
+    std::thread::scope(|scope| {
+        let created = scope.spawn(|| shim.create_task(&logger.request(bundle)));
+        logger.wait();
+        // About another container: this one's create would be given up.
+        shim.shutdown_after("b");
+        logger.go();
+        created.join().unwrap().map(|created| created.pid)
+    })
+}
+
+fn shutdown_during_a_create_that_fails_ends_the_shim(engine: &str) {
+    let (containerd, bundle, shim) = started(engine, HELLO);
+    let bundle = bundle.args(&["/missing.wasm"]).unwrap();
+    refused(
+        shutdown_during_create(&containerd, &bundle, &shim),
+        Code::INVALID_ARGUMENT,
+    );
+    containerd.wait_until_clean().unwrap();
+}
+
+fn shutdown_during_a_create_that_succeeds_does_nothing(engine: &str) {
+    let (containerd, bundle, shim) = started(engine, HELLO);
+    shutdown_during_create(&containerd, &bundle, &shim).unwrap();
+    assert_eq!(run(&shim, "a"), 0);
+    shim.delete("a").unwrap();
+    // Nor does what failed later end it, as nobody has asked since.
+    let failing = containerd.bundle("c").unwrap().args(&["/missing.wasm"]);
+    refused(shim.create(&failing.unwrap()), Code::INVALID_ARGUMENT);
+    assert!(shim.connect_task("a").unwrap().shim_pid > 0);
     finish(&containerd, &shim);
 }
 

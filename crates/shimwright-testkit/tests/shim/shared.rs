@@ -6,12 +6,16 @@ use rustix::process::Signal;
 use shimwright_guests::{HELLO, IDLE};
 use shimwright_testkit::{Bundle, Containerd, Output, Shim, poll};
 
+use crate::logger::Logger;
+use crate::start::start_without_client;
 use crate::{containerd, end, for_each_engine, lives, run, signal};
 
 for_each_engine! {
     containers_of_a_node_share_one_process
     a_container_that_has_been_told_the_address_keeps_the_process
     a_bundle_that_goes_without_a_word_lets_the_process_end
+    a_bundle_that_goes_during_a_create_that_fails_lets_the_process_end
+    a_start_whose_client_has_gone_leaves_the_process_to_others
     containers_that_come_and_go_at_once_are_all_served
     every_container_dies_with_the_shared_process
     a_replaced_executable_serves_the_containers_to_come
@@ -90,6 +94,46 @@ fn a_bundle_that_goes_without_a_word_lets_the_process_end(engine: &str) {
     assert_eq!(containerd.snapshot().shims().len(), 1);
     second.remove().unwrap();
     containerd.wait_until_clean().unwrap();
+}
+
+fn a_bundle_that_goes_during_a_create_that_fails_lets_the_process_end(engine: &str) {
+    let containerd = sharing(engine);
+    let (first, shim, _output) = running(&containerd, "a");
+    let second = bundle(&containerd, "b").args(&["/missing.wasm"]).unwrap();
+    containerd.run_start(&second, &[]).unwrap().text().unwrap();
+    delete(&shim, first);
+    let logger = Logger::waiting(&containerd);
+    std::thread::scope(|scope| {
+        let created = scope.spawn(|| shim.create_task(&logger.request(&second)));
+        logger.wait();
+        // It is this file that says that the container needs the process.
+        fs::remove_file(second.directory().join("address")).unwrap();
+        // Give the shim the time of a few calls to notice.
+        for _ in 0..20 {
+            shim.connect_task("b").unwrap();
+        }
+        logger.go();
+        created.join().unwrap().unwrap_err();
+    });
+    containerd.wait_until_clean().unwrap();
+}
+
+fn a_start_whose_client_has_gone_leaves_the_process_to_others(engine: &str) {
+    let containerd = sharing(engine);
+    // A client may also try the same container again.
+    for second in ["b", "a"] {
+        let first = bundle(&containerd, "a");
+        let second = bundle(&containerd, second);
+        let start = || containerd.run_start(&second, &[]).unwrap().text().unwrap();
+        let address = start_without_client(&containerd, &first, start);
+        let shim = Shim::connect(address.trim()).unwrap();
+        shim.create(&second).unwrap();
+        delete(&shim, second);
+        if first.directory().exists() {
+            first.remove().unwrap();
+        }
+        containerd.wait_until_clean().unwrap();
+    }
 }
 
 fn containers_that_come_and_go_at_once_are_all_served(engine: &str) {

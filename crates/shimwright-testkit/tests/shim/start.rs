@@ -1,5 +1,6 @@
 //! The commands of the executable that precede any container.
 
+use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
 use shimwright_guests::HELLO;
@@ -8,7 +9,7 @@ use shimwright_testkit::protos::protobuf::well_known_types::any::Any;
 use shimwright_testkit::protos::types::introspection::RuntimeInfo;
 use shimwright_testkit::{Bundle, Containerd, Shim};
 
-use crate::{containerd, finish, for_each_engine};
+use crate::{containerd, finish, for_each_engine, run};
 
 for_each_engine! {
     without_input_the_answer_is_a_bare_address
@@ -16,6 +17,8 @@ for_each_engine! {
     bootstrap_parameters_are_answered_in_kind
     containers_of_a_pod_share_one_process
     concurrent_starts_of_a_pod_share_one_process
+    a_start_whose_client_has_gone_leaves_nothing
+    a_start_whose_client_has_gone_leaves_the_process_to_others
     containers_without_a_pod_have_a_process_each
     the_socket_is_for_root_only
     the_address_file_holds_the_address
@@ -106,6 +109,47 @@ fn concurrent_starts_of_a_pod_share_one_process(engine: &str) {
     );
     assert_eq!(containerd.snapshot().shims().len(), 1);
     finish(&containerd, &shims[0]);
+}
+
+/// Runs `start` for a bundle until others can find the process but the command cannot say so: its
+/// client does not read. Then does `meanwhile`, and the client goes.
+pub(crate) fn start_without_client<T>(
+    containerd: &Containerd,
+    bundle: &Bundle,
+    meanwhile: impl FnOnce() -> T,
+) -> T {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(&[0; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    let mut command = containerd.begin_start(bundle, writer).unwrap();
+    let outcome = meanwhile();
+    drop(reader);
+    assert!(!command.wait().unwrap().success());
+    outcome
+}
+
+fn a_start_whose_client_has_gone_leaves_nothing(engine: &str) {
+    let containerd = containerd(engine);
+    start_without_client(&containerd, &bundle(&containerd, "a"), || ());
+    containerd.wait_until_clean().unwrap();
+}
+
+fn a_start_whose_client_has_gone_leaves_the_process_to_others(engine: &str) {
+    let containerd = containerd(engine);
+    let bundle = |id| bundle(&containerd, id).pod("p").unwrap();
+    // A client may also try the same container again.
+    for second in ["b", "a"] {
+        let (first, second) = (bundle("a"), bundle(second));
+        let start = || containerd.run_start(&second, &[]).unwrap().text().unwrap();
+        let address = start_without_client(&containerd, &first, start);
+        let shim = Shim::connect(address.trim()).unwrap();
+        shim.create(&second).unwrap();
+        assert_eq!(run(&shim, second.id()), 0);
+        shim.delete(second.id()).unwrap();
+        finish(&containerd, &shim);
+        std::fs::remove_dir_all(first.directory()).unwrap();
+    }
 }
 
 fn containers_without_a_pod_have_a_process_each(engine: &str) {

@@ -129,6 +129,12 @@ impl Tasks {
         self.lock().is_empty()
     }
 
+    /// Whether there is no task but those that are being created.
+    pub(super) fn none_created(&self) -> bool {
+        let tasks = self.lock();
+        tasks.values().all(|task| task.state() == State::Creating)
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.lock().len()
     }
@@ -158,7 +164,7 @@ impl Tasks {
         request: api::CreateTaskRequest,
         wanted: Wanted,
     ) -> Result<u32, Error> {
-        validate_id(&request.id)?;
+        validate_id("container", &request.id)?;
         if !request.checkpoint.is_empty() {
             return Err(Error::NotSupported {
                 operation: "restoring a checkpoint".to_owned(),
@@ -576,12 +582,20 @@ impl Task {
         Ok(())
     }
 
+    /// Sends a signal to every process of the container, and to each of them once.
     fn kill_every_process(&self, signal: u32) -> Result<(), Error> {
         let processes = self
             .cgroups()
             .processes()
             .context("list the container's processes")?;
+        // The first process is in the list too, unless it has just ended: its pid may then be
+        // another process's.
+        let init = reply::send_signal(&self.sandbox()?.init, signal);
+        let signalled = init.is_ok().then(|| self.state().init()).flatten();
         for pid in processes {
+            if signalled.is_some_and(|init| init.pid == pid.as_raw_nonzero().get()) {
+                continue;
+            }
             let flags = rustix::process::PidfdFlags::empty();
             if let Ok(handle) = rustix::process::pidfd_open(pid, flags) {
                 match reply::send_signal(&handle, signal) {
@@ -590,7 +604,7 @@ impl Task {
                 }
             }
         }
-        reply::send_signal(&self.sandbox()?.init, signal)?;
+        init?;
         self.signalled(signal);
         Ok(())
     }
