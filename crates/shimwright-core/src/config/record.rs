@@ -17,6 +17,9 @@ pub(crate) struct Record {
     pub(crate) id: String,
     /// Whether `create` mounted the root file system.
     pub(crate) mounted: bool,
+    /// Whether it mounted something below the root file system too.
+    #[serde(default)]
+    pub(crate) mounted_below: bool,
     /// The container's first process, once it exists.
     pub(crate) init: Option<ProcessId>,
     /// The container's control groups, once they exist.
@@ -37,6 +40,7 @@ impl Record {
             version: VERSION,
             id: id.to_owned(),
             mounted: false,
+            mounted_below: false,
             init: None,
             cgroups: Cgroups::default(),
             engine: None,

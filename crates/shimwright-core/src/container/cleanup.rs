@@ -121,7 +121,13 @@ pub(crate) fn remove(bundle: &Bundle, record: &Record) -> Result<(), Error> {
         run_poststop_hooks(bundle, record, &spec);
     }
     if record.mounted {
-        rootfs::unmount_one(&bundle.rootfs())
+        // Most containers have one mount, for which the mount table need not be read.
+        let unmount = if record.mounted_below {
+            rootfs::unmount
+        } else {
+            rootfs::unmount_one
+        };
+        unmount(&bundle.rootfs())
             .with_context(|| format!("unmount {}", bundle.rootfs().display()))?;
     }
     remove_directory(&bundle.private())

@@ -79,6 +79,7 @@ impl Job<'_> {
         let mut record = Record::new(self.id);
         // Written before there is anything to clean up.
         record.mounted = !self.mounts.is_empty();
+        record.mounted_below = rootfs::any_below(self.mounts);
         bundle.write_record(&record)?;
         let created = self.create(stdio, &mut record);
         if created.is_err()

@@ -34,7 +34,7 @@ pub(crate) fn mount(mounts: &[Mount], target: &Path) -> Result<(), Error> {
         .create(target)
         .with_context(|| format!("make {}", target.display()))?;
     for mount in mounts {
-        let target = match mount.target.trim_start_matches('/') {
+        let point = match below(mount) {
             "" => target.to_owned(),
             below => target.join(below),
         };
@@ -44,15 +44,27 @@ pub(crate) fn mount(mounts: &[Mount], target: &Path) -> Result<(), Error> {
                 .map(String::as_str),
             Some(mount.source.as_str()),
             &mount.options,
-            &target,
+            &point,
         );
         if let Err(error) = mounted {
-            let _ = unmount(&target);
+            if let Err(error) = unmount(target) {
+                tracing::warn!(%error, target = %target.display(), "cannot undo the mounts");
+            }
             return Err(error)
-                .with_context(|| format!("mount {} on {}", mount.source, target.display()));
+                .with_context(|| format!("mount {} on {}", mount.source, point.display()));
         }
     }
     Ok(())
+}
+
+/// Whether one of `mounts` has its place below the root file system.
+pub(crate) fn any_below(mounts: &[Mount]) -> bool {
+    mounts.iter().any(|mount| !below(mount).is_empty())
+}
+
+/// The place of a mount below the root file system; empty for the root itself.
+fn below(mount: &Mount) -> &str {
+    mount.target.trim_start_matches('/')
 }
 
 /// An image decides what is in its `/dev` until the container's own is mounted there.

@@ -51,6 +51,8 @@ pub(crate) enum Reply {
     /// A process has joined the container and waits to be told to go on. Attached are a handle on
     /// it, a pipe on which it says why it could not, and the terminal if it has one.
     Joined { process: ProcessId },
+    /// Whether there is a FIFO.
+    Fifo(bool),
     /// What was asked for is done.
     Done,
     /// Nothing of what was asked for is left.

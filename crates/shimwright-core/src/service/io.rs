@@ -12,7 +12,7 @@ use crate::container::terminal::resize;
 use crate::error::{Context, Error};
 use crate::process::reaper::Reaper;
 use crate::stdio::terminal::{Client, Copying, Terminal};
-use crate::stdio::{self, Held, Logger, Stdio};
+use crate::stdio::{self, Endpoints, Held, Logger, Stdio};
 
 /// How long `delete` waits for output that nobody has read or opened yet.
 const CLIENT_BOUND: Duration = Duration::from_secs(5);
@@ -72,14 +72,16 @@ impl Io {
     }
 
     /// Opens what the client has named, for a process that is about to be made.
-    pub(super) fn open(&self) -> Result<(Stdio, Pending), Error> {
+    pub(super) async fn open(&self, reaper: &Reaper) -> Result<(Stdio, Pending), Error> {
         let paths = &self.paths;
+        let stderr = if paths.terminal { "" } else { &paths.stderr };
+        let endpoints = Endpoints::find(&paths.stdin, &paths.stdout, stderr, reaper).await?;
         if paths.terminal {
-            let (client, held) = Client::open(&paths.stdin, &paths.stdout)?;
+            let (client, held) = Client::open(endpoints)?;
             *lock(&self.held) = held;
             return Ok((Stdio::Terminal, Pending(Some(client))));
         }
-        let (streams, held) = stdio::open(&paths.stdin, &paths.stdout, &paths.stderr)?;
+        let (streams, held) = stdio::open(endpoints)?;
         *lock(&self.held) = held;
         Ok((Stdio::Streams(streams), Pending(None)))
     }

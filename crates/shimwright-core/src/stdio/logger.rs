@@ -30,7 +30,7 @@ use super::copier::{self, Copy};
 const FIRST: i32 = 3;
 
 /// How long it may take until it is ready.
-const READY_BOUND: Duration = Duration::from_secs(10);
+pub(super) const READY_BOUND: Duration = Duration::from_secs(10);
 
 /// How long it may read after the last process of the container has ended. containerd's own shim
 /// asks it to end at once, which costs what was written last.

@@ -13,15 +13,15 @@
 //! No call here waits for the other side.
 
 pub(crate) mod copier;
+mod endpoint;
 mod logger;
 mod null;
 pub(crate) mod terminal;
 pub(crate) mod uri;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::fs::inotify::WatchFlags;
 use rustix::fs::{Mode, OFlags};
@@ -29,8 +29,9 @@ use rustix::fs::{Mode, OFlags};
 use crate::error::{Context, Error};
 use crate::sys;
 use copier::Copy;
+use endpoint::Endpoint;
+pub(crate) use endpoint::Endpoints;
 pub(crate) use logger::{Logger, Pending};
-use uri::Place;
 
 /// What a process of a container is to have as its standard streams.
 #[derive(Debug)]
@@ -79,21 +80,20 @@ pub(crate) struct Held {
 /// a FIFO for reading waits for a writer, and the guest may have come and gone by then.
 #[derive(Debug)]
 struct Unseen {
-    path: PathBuf,
     keeper: OwnedFd,
     writer: OwnedFd,
 }
 
-/// Opens the streams of a task. An empty name is `/dev/null`.
+/// Opens the streams of a task.
 ///
 /// # Errors
 ///
-/// `Invalid` or `NotSupported` for a name that cannot be used, naming it.
-pub(crate) fn open(stdin: &str, stdout: &str, stderr: &str) -> Result<(Streams, Held), Error> {
+/// `Invalid` for a stream that cannot be used, naming it.
+pub(crate) fn open(endpoints: Endpoints) -> Result<(Streams, Held), Error> {
     let mut held = Held::default();
-    let stdin = held.input(stdin)?;
-    let outputs = (Place::parse(stdout)?, Place::parse(stderr)?);
-    let (stdout, stderr) = if outputs.0 == outputs.1 && !matches!(outputs.0, Place::Logger(_)) {
+    let stdin = held.input(endpoints.stdin)?;
+    let outputs = (endpoints.stdout, endpoints.stderr);
+    let (stdout, stderr) = if outputs.0 == outputs.1 && !matches!(outputs.0, Endpoint::Logger(_)) {
         let first = held.output(outputs.0)?;
         let second = first.try_clone().context("duplicate the standard output")?;
         (first, second)
@@ -143,21 +143,17 @@ impl Held {
         copier.into_iter().chain(self.pending.take()).collect()
     }
 
-    fn input(&mut self, name: &str) -> Result<OwnedFd, Error> {
-        let path = match Place::parse(name)? {
-            Place::Null => return null::open(),
-            Place::Path(path) => path,
-            Place::File(_) | Place::Logger(_) => {
-                return Err(Error::invalid(format!(
-                    "the standard input cannot be {name}"
-                )));
+    fn input(&mut self, endpoint: Endpoint) -> Result<OwnedFd, Error> {
+        let path = match endpoint {
+            Endpoint::Null => return null::open(),
+            Endpoint::Fifo(path) => path,
+            Endpoint::File { path, .. } => {
+                let (copy, reader) = Copy::input(path)?;
+                self.copies.push(copy);
+                return Ok(reader);
             }
+            Endpoint::Logger(_) => return Err(Error::invalid("a logger is no input")),
         };
-        if !is_fifo(&path) {
-            let (copy, reader) = Copy::input(path)?;
-            self.copies.push(copy);
-            return Ok(reader);
-        }
         let cannot_open = || format!("open the standard input {}", path.display());
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let reader = rustix::fs::open(&path, flags, Mode::empty()).with_context(cannot_open)?;
@@ -169,26 +165,26 @@ impl Held {
     }
 
     /// Opens both outputs. A logger reads one of them or both.
-    fn outputs(&mut self, places: (Place, Place)) -> Result<(OwnedFd, OwnedFd), Error> {
+    fn outputs(&mut self, endpoints: (Endpoint, Endpoint)) -> Result<(OwnedFd, OwnedFd), Error> {
         use rustix::pipe::{PipeFlags, pipe_with};
         let pipe = || pipe_with(PipeFlags::CLOEXEC).context("make a pipe for a logger");
-        let program = match &places {
-            (Place::Logger(first), Place::Logger(second)) if first != second => {
+        let program = match &endpoints {
+            (Endpoint::Logger(first), Endpoint::Logger(second)) if first != second => {
                 return Err(Error::invalid("the outputs have two different loggers"));
             }
-            (Place::Logger(program), _) | (_, Place::Logger(program)) => program.clone(),
-            _ => return Ok((self.output(places.0)?, self.output(places.1)?)),
+            (Endpoint::Logger(program), _) | (_, Endpoint::Logger(program)) => program.clone(),
+            _ => return Ok((self.output(endpoints.0)?, self.output(endpoints.1)?)),
         };
-        let mut open = |place| -> Result<(OwnedFd, OwnedFd), Error> {
+        let mut open = |endpoint| -> Result<(OwnedFd, OwnedFd), Error> {
             let (reader, writer) = pipe()?;
-            match place {
-                Place::Logger(_) => Ok((reader, writer)),
+            match endpoint {
+                Endpoint::Logger(_) => Ok((reader, writer)),
                 // The logger sees the end of the output that is not for it.
                 other => Ok((reader, self.output(other)?)),
             }
         };
-        let (first, stdout) = open(places.0)?;
-        let (second, stderr) = open(places.1)?;
+        let (first, stdout) = open(endpoints.0)?;
+        let (second, stderr) = open(endpoints.1)?;
         self.pending = Some(Pending::Logger {
             program,
             outputs: [first, second],
@@ -196,13 +192,12 @@ impl Held {
         Ok((stdout, stderr))
     }
 
-    fn output(&mut self, place: Place) -> Result<OwnedFd, Error> {
-        let path = match place {
-            Place::Null => return null::open(),
-            Place::Path(path) if is_fifo(&path) => path,
-            Place::Path(path) => return self.copied(path, false),
-            Place::File(path) => return self.copied(path, true),
-            Place::Logger(_) => return Err(Error::invalid("a logger is no file")),
+    fn output(&mut self, endpoint: Endpoint) -> Result<OwnedFd, Error> {
+        let path = match endpoint {
+            Endpoint::Null => return null::open(),
+            Endpoint::Fifo(path) => path,
+            Endpoint::File { path, make } => return self.copied(path, make),
+            Endpoint::Logger(_) => return Err(Error::invalid("a logger is no file")),
         };
         let cannot_open = || format!("open the output {}", path.display());
         let write = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -219,11 +214,7 @@ impl Held {
                 let open = || rustix::fs::open(&path, write, Mode::empty());
                 let guest = open().with_context(cannot_open)?;
                 let writer = open().with_context(cannot_open)?;
-                self.unseen.push(Unseen {
-                    path: path.clone(),
-                    keeper,
-                    writer,
-                });
+                self.unseen.push(Unseen { keeper, writer });
                 guest
             }
             Err(error) => return Err(error).with_context(cannot_open),
@@ -260,7 +251,9 @@ impl Unseen {
     async fn opened(self) -> io::Result<()> {
         // Nobody but the guest wrote, so nothing can break on a missing reader any more.
         drop(self.keeper);
-        let watch = sys::fd::watch_file(&self.path, WatchFlags::OPEN)?;
+        // Without a look at the path, whose file system may not answer any more.
+        let fifo = PathBuf::from(format!("/proc/self/fd/{}", self.writer.as_raw_fd()));
+        let watch = sys::fd::watch_file(&fifo, WatchFlags::OPEN)?;
         // Look only now, or a client could open the FIFO in between unnoticed.
         if !has_reader(&self.writer)? {
             let _ = watch.readable().await?;
@@ -277,10 +270,6 @@ fn has_reader(writer: &OwnedFd) -> io::Result<bool> {
     Ok(!wanted[0].revents().contains(PollFlags::ERR))
 }
 
-fn is_fifo(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
-}
-
 /// The guest's descriptors wait, as its program expects; only opening must not.
 fn wait_on_io(descriptor: impl AsFd) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(&descriptor)? - OFlags::NONBLOCK;
@@ -290,8 +279,20 @@ fn wait_on_io(descriptor: impl AsFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::reaper::Reaper;
     use std::fs::{File, OpenOptions};
     use std::io::{Read, Write};
+
+    /// What the shim process does, which needs no launcher here.
+    pub(super) fn endpoints(stdin: &str, stdout: &str, stderr: &str) -> Result<Endpoints, Error> {
+        use futures::FutureExt;
+        let found = Endpoints::find(stdin, stdout, stderr, &Reaper::default()).now_or_never();
+        found.expect("the kernel has them in memory")
+    }
+
+    fn opened(stdin: &str, stdout: &str, stderr: &str) -> Result<(Streams, Held), Error> {
+        open(endpoints(stdin, stdout, stderr)?)
+    }
 
     pub(super) fn fifo(directory: &tempfile::TempDir, name: &str) -> String {
         let path = directory.path().join(name);
@@ -310,7 +311,7 @@ mod tests {
     async fn a_client_that_comes_late_reads_all_and_sees_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = fifo(&directory, "out");
-        let (streams, mut held) = open("", &path, "").unwrap();
+        let (streams, mut held) = opened("", &path, "").unwrap();
         File::from(streams.stdout).write_all(b"last words").unwrap();
         let waiting = held.take_unseen();
         let client = std::thread::spawn(move || {
@@ -328,7 +329,7 @@ mod tests {
         let path = fifo(&directory, "out");
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         let _client = rustix::fs::open(path.as_str(), flags, Mode::empty()).unwrap();
-        let (_streams, mut held) = open("", &path, "").unwrap();
+        let (_streams, mut held) = opened("", &path, "").unwrap();
         assert!(held.take_unseen().0.is_empty());
     }
 
@@ -336,7 +337,7 @@ mod tests {
     async fn input_ends_only_after_close() {
         let directory = tempfile::tempdir().unwrap();
         let path = fifo(&directory, "in");
-        let (streams, mut held) = open(&path, "", "").unwrap();
+        let (streams, mut held) = opened(&path, "", "").unwrap();
         let mut client = OpenOptions::new().write(true).open(&path).unwrap();
         client.write_all(b"typed").unwrap();
         drop(client);
@@ -349,7 +350,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_logger_reads_what_is_for_it() {
-        let pending = |stdout, stderr| open("", stdout, stderr).unwrap().1.take_pending();
+        let pending = |stdout, stderr| opened("", stdout, stderr).unwrap().1.take_pending();
         assert!(pending("", "").is_empty());
         assert_eq!(pending("binary:///l?a=b", "binary:///l?a=b").len(), 1);
         let alone = pending("", "binary:///l");
@@ -367,8 +368,8 @@ mod tests {
             .read_to_end(&mut rest)
             .unwrap();
         assert!(rest.is_empty());
-        assert!(open("", "binary:///l", "binary:///other").is_err());
-        assert!(open("binary:///l", "", "").is_err());
+        assert!(opened("", "binary:///l", "binary:///other").is_err());
+        assert!(opened("binary:///l", "", "").is_err());
     }
 
     #[tokio::test]
@@ -378,7 +379,7 @@ mod tests {
         let (path, file) = (fifo(&directory, "out"), directory.path().join("err"));
         std::fs::write(&file, "").unwrap();
         let uri = format!("file://{}", file.display());
-        let (streams, _held) = open("", &path, &uri).unwrap();
+        let (streams, _held) = opened("", &path, &uri).unwrap();
         let (own, group) = (rustix::process::geteuid(), rustix::process::getegid());
         // Only root can give it away, but nobody is refused to keep it.
         let user = if own.is_root() { 1234 } else { own.as_raw() };
@@ -402,7 +403,7 @@ mod tests {
         };
         for (name, copied) in [(&*path, 2), (&*uri, 1)] {
             let stdin = if name == uri { "" } else { name };
-            let (streams, mut held) = open(stdin, name, name).unwrap();
+            let (streams, mut held) = opened(stdin, name, name).unwrap();
             assert!(is_pipe(&streams.stdout) && is_pipe(&streams.stderr));
             let [Pending::Copier(copies)] = &held.take_pending()[..] else {
                 panic!("no copier for {name}");
@@ -410,7 +411,8 @@ mod tests {
             // One pipe for both outputs keeps their order.
             assert_eq!(copies.len(), copied);
         }
-        let [copier, logger] = &open("", &uri, "binary:///l").unwrap().1.take_pending()[..] else {
+        let [copier, logger] = &opened("", &uri, "binary:///l").unwrap().1.take_pending()[..]
+        else {
             panic!("a copier and a logger");
         };
         assert!(matches!(copier, Pending::Copier(_)) && matches!(logger, Pending::Logger { .. }));

@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
 use super::Held;
-use super::uri::Place;
+use super::endpoint::{Endpoint, Endpoints};
 use crate::error::{Context, Error};
 use crate::sys;
 
@@ -60,14 +60,14 @@ impl Copying {
 }
 
 impl Client {
-    /// Opens the FIFOs of a client; a terminal has no separate standard error.
-    pub(crate) fn open(stdin: &str, stdout: &str) -> Result<(Self, Held), Error> {
+    /// Opens the streams of a client; a terminal has no separate standard error.
+    pub(crate) fn open(endpoints: Endpoints) -> Result<(Self, Held), Error> {
         let mut held = Held::default();
-        let input = match stdin {
-            "" => None,
-            path => Some(held.input(path)?),
+        let input = match endpoints.stdin {
+            Endpoint::Null => None,
+            other => Some(held.input(other)?),
         };
-        let (output, _) = held.outputs((Place::parse(stdout)?, Place::Null))?;
+        let (output, _) = held.outputs((endpoints.stdout, Endpoint::Null))?;
         for end in input.iter().chain([&output]) {
             rustix::io::ioctl_fionbio(end, true).context("set up a stream of a terminal")?;
         }
@@ -177,13 +177,13 @@ async fn write_all(to: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::container::terminal;
-    use crate::stdio::tests::fifo;
+    use crate::stdio::tests::{endpoints, fifo};
 
     #[tokio::test]
     async fn what_is_typed_is_read_and_what_is_written_is_shown() {
         let directory = tempfile::tempdir().unwrap();
         let (typed, shown) = (fifo(&directory, "in"), fifo(&directory, "out"));
-        let (client, held) = Client::open(&typed, &shown).unwrap();
+        let (client, held) = Client::open(endpoints(&typed, &shown, "").unwrap()).unwrap();
         let (master, process) = terminal::open().unwrap();
         let (terminal, mut output) = Terminal::connect(master, client).unwrap();
         let session = std::thread::spawn(move || {
@@ -212,7 +212,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_terminal_without_a_client_shows_and_reads_nothing() {
-        let (client, _held) = Client::open("", "").unwrap();
+        let (client, _held) = Client::open(endpoints("", "", "").unwrap()).unwrap();
         let (master, process) = terminal::open().unwrap();
         let (_terminal, mut output) = Terminal::connect(master, client).unwrap();
         let mut stdout = File::from(process.stdout);

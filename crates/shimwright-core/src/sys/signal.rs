@@ -56,20 +56,25 @@ pub(crate) fn read_signal(fd: BorrowedFd<'_>) -> io::Result<i32> {
     }
 }
 
-/// Gives a child process the default signal mask and dispositions, so that nothing it executes
-/// inherits the shim's.
+/// Gives a forked child the default signal mask and dispositions, except that a broken pipe is an
+/// error of the write: it does not end the process.
+///
+/// `SIGPIPE` gets a handler that does nothing. Unlike an ignored signal, a handled one is back at
+/// its default in every program that is executed (`execve(2)`), without a further call.
 pub(crate) fn reset_signals() -> io::Result<()> {
     let none = signal_set(&[]);
-    // SAFETY: `none` is initialised; `SIG_DFL` is a valid disposition for `SIGPIPE`, which the
-    // Rust runtime ignores.
+    // SAFETY: `none` is initialised; the handler has the required signature and does nothing.
     unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::signal(libc::SIGPIPE, do_nothing as *const () as libc::sighandler_t);
         if libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) != 0 {
             return Err(io::Error::last_os_error());
         }
     }
     Ok(())
 }
+
+/// Handles a signal that only has to interrupt.
+extern "C" fn do_nothing(_: i32) {}
 
 /// Ends the process with 128 + the signal's number. Async-signal-safe.
 extern "C" fn exit_on_signal(signal: i32) -> ! {

@@ -2,10 +2,12 @@
 
 use shimwright_guests::{ENV, EXIT_CODE, FILES, HELLO, IDLE};
 use shimwright_testkit::events::Content;
+use shimwright_testkit::protos::api::CreateTaskRequest;
+use shimwright_testkit::protos::types::mount::Mount;
 use shimwright_testkit::protos::types::task::Status;
 use shimwright_testkit::{Bundle, Containerd, Shim, Version};
 
-use crate::{end, finish, for_each_engine, lives, run, started, time};
+use crate::{end, finish, for_each_engine, linux, lives, run, started, time};
 
 for_each_engine! {
     create_answers_the_pid_of_the_first_process
@@ -17,6 +19,8 @@ for_each_engine! {
     streams_are_optional
     arguments_and_environment_are_those_of_the_spec
     an_overlay_is_mounted_and_unmounted
+    a_failed_mount_undoes_those_before_it
+    a_mount_below_the_root_ends_with_its_container
     a_bind_mount_is_the_guests_directory
     a_container_that_was_never_started_can_be_deleted
     wait_before_start_answers_the_exit
@@ -183,6 +187,54 @@ fn an_overlay_is_mounted_and_unmounted(engine: &str) {
     shim.create(&bundle).unwrap();
     assert_eq!(run(&shim, "a"), 0);
     assert_eq!(output.text().unwrap(), "Hello from Wasm\n");
+    shim.delete("a").unwrap();
+    assert!(containerd.snapshot().mounts.is_empty());
+    finish(&containerd, &shim);
+}
+
+/// A mount as a client may ask for one below the root of a container.
+fn mount_below(kind: &str, target: &str) -> Mount {
+    Mount {
+        type_: kind.to_owned(),
+        source: kind.to_owned(),
+        target: target.to_owned(),
+        ..Default::default()
+    }
+}
+
+/// A request to create a container with these mounts, below a root that is there already.
+fn request_with(bundle: &Bundle, mounts: Vec<Mount>) -> CreateTaskRequest {
+    let below = bundle.directory().join("rootfs/below");
+    std::fs::create_dir_all(below).unwrap();
+    CreateTaskRequest {
+        rootfs: mounts,
+        ..bundle.request()
+    }
+}
+
+fn a_failed_mount_undoes_those_before_it(engine: &str) {
+    let (containerd, bundle, shim) = started(engine, HELLO);
+    let mounts = vec![
+        mount_below("tmpfs", "/below"),
+        mount_below("no such", "/other"),
+    ];
+    let text = shim
+        .create_task(&request_with(&bundle, mounts))
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("mount no such on"), "{text}");
+    assert!(containerd.snapshot().mounts.is_empty());
+    finish(&containerd, &shim);
+}
+
+fn a_mount_below_the_root_ends_with_its_container(engine: &str) {
+    let containerd = crate::containerd(engine);
+    let bundle = linux::bundle(&containerd, "a", "nothing");
+    let shim = containerd.start(&bundle).unwrap();
+    let mounts = vec![mount_below("tmpfs", "/below")];
+    shim.create_task(&request_with(&bundle, mounts)).unwrap();
+    assert_eq!(containerd.snapshot().mounts.len(), 1);
+    assert_eq!(run(&shim, "a"), 0);
     shim.delete("a").unwrap();
     assert!(containerd.snapshot().mounts.is_empty());
     finish(&containerd, &shim);

@@ -71,6 +71,12 @@ int main(int argc, char **argv) {
     }
     if (child) wait(NULL);
   }
+  if (!strcmp(what, "pipe")) {
+    struct sigaction action;
+    sigaction(SIGPIPE, NULL, &action);
+    puts(action.sa_handler == SIG_DFL ? "default" : "changed");
+  }
+  if (!strcmp(what, "nothing")) return 0;
   if (!strcmp(what, "wait")) {
     write(1, "ready\n", 6);
     for (;;) pause();

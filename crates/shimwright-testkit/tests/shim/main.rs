@@ -11,6 +11,7 @@ mod cgroup;
 mod crash;
 mod exec;
 mod failures;
+mod hooks;
 mod http;
 mod kill;
 mod lifecycle;

@@ -1,6 +1,9 @@
 //! Standard streams, and a daemon that goes away and comes back.
 
+use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 
 use shimwright_guests::{CAT, HELLO, IDLE};
 use shimwright_testkit::{Containerd, Shim};
@@ -17,6 +20,7 @@ for_each_engine! {
     both_outputs_may_be_the_same
     events_survive_a_restart_of_containerd
     a_stopped_containerd_delays_no_call
+    a_stalled_file_system_delays_no_other_call
 }
 
 fn stdin_ends_after_close_io_and_not_before(engine: &str) {
@@ -155,4 +159,78 @@ fn a_stopped_containerd_delays_no_call(engine: &str) {
     assert!(again.connect_task("a").unwrap().shim_pid > 0);
     containerd.events().wait_for_topic("a", "delete").unwrap();
     finish(&containerd, &again);
+}
+
+/// A file system whose server never answers: whoever looks into it waits until it is dropped.
+struct Stalled {
+    point: PathBuf,
+    server: Option<File>,
+}
+
+impl Stalled {
+    fn mount(point: PathBuf) -> Self {
+        fs::create_dir(&point).unwrap();
+        let server = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/fuse")
+            .unwrap();
+        let options = format!(
+            "fd={},rootmode=40000,user_id=0,group_id=0",
+            server.as_raw_fd()
+        );
+        let options = std::ffi::CString::new(options).unwrap();
+        let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
+        rustix::mount::mount("stalled", &point, "fuse", flags, &*options).unwrap();
+        Self {
+            point,
+            server: Some(server),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        &self.point
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        // Whoever waits gets an error.
+        self.server = None;
+        let detach = rustix::mount::UnmountFlags::DETACH;
+        rustix::mount::unmount(&self.point, detach).unwrap();
+    }
+}
+
+/// A launcher that waits for a file system, uninterruptible as `proc_pid_stat(5)` calls it.
+fn waiting_launcher(containerd: &Containerd) -> Option<()> {
+    let waits = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.contains(") D ")
+    };
+    let shims = containerd.snapshot().shims();
+    (shims.len() > 1 && shims.iter().any(waits)).then_some(())
+}
+
+fn a_stalled_file_system_delays_no_other_call(engine: &str) {
+    let (containerd, bundle, shim) = started(engine, HELLO);
+    let other = containerd.bundle("b").unwrap().guest(HELLO).unwrap();
+    for (number, scheme) in ["file://", "fifo://", ""].into_iter().enumerate() {
+        let stalled = Stalled::mount(containerd.directory().join(format!("stalled-{number}")));
+        let file = stalled.path().join("log").display().to_string();
+        let mut request = bundle.request();
+        request.stdout = format!("{scheme}{file}");
+        std::thread::scope(|scope| {
+            let created = scope.spawn(|| shim.create_task(&request));
+            let waits = shimwright_testkit::poll(|| waiting_launcher(&containerd));
+            assert!(waits.is_some(), "no launcher waits for {}", request.stdout);
+            shim.create(&other).unwrap();
+            assert_eq!(run(&shim, "b"), 0);
+            shim.delete("b").unwrap();
+            drop(stalled);
+            let text = created.join().unwrap().unwrap_err().to_string();
+            assert!(text.contains(&file), "{text}");
+        });
+    }
+    finish(&containerd, &shim);
 }

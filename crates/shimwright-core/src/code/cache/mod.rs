@@ -98,17 +98,25 @@ impl Cache {
     /// Finds an artifact whose content is what was stored.
     ///
     /// One that is damaged is removed, so it is compiled again.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or a damaged one cannot be removed.
     pub(crate) fn find(&self, key: &str) -> Result<Option<File>, Error> {
         let place = self.directory.join(key);
-        let damage = match self.verified(&place) {
-            Ok(found) => {
+        match self.look_at(&place) {
+            Ok(Found::Whole(file)) => {
                 eviction::touch(&place);
-                return Ok(Some(found));
+                return Ok(Some(file));
             }
+            Ok(Found::Damaged) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => error,
-        };
-        tracing::warn!(error = %damage, path = %place.display(), "removing a damaged artifact");
+            // It says nothing about the content: the process has too many files, or the disk fails.
+            Err(error) => {
+                return Err(error).with_context(|| format!("read {}", place.display()));
+            }
+        }
+        tracing::warn!(path = %place.display(), "removing a damaged artifact");
         match std::fs::remove_dir_all(&place) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("remove {}", place.display()))
@@ -117,17 +125,21 @@ impl Cache {
         }
     }
 
-    fn verified(&self, place: &Path) -> io::Result<File> {
-        let mut entries = std::fs::read_dir(place)?;
-        let entry = entries.next().ok_or(io::ErrorKind::InvalidData)??;
-        let file = open_stored(&entry.path())?;
-        if entry.file_name().to_str() == Some(self.digests.of(&file, None)?.as_str()) {
-            return Ok(file);
+    fn look_at(&self, place: &Path) -> io::Result<Found> {
+        let Some(entry) = std::fs::read_dir(place)?.next() else {
+            return Ok(Found::Damaged);
+        };
+        let entry = entry?;
+        if !entry.file_type()?.is_file() {
+            return Ok(Found::Damaged);
         }
-        Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the content is not what was stored",
-        ))
+        let file = open_stored(&entry.path())?;
+        let digest = self.digests.of(&file, None)?;
+        if entry.file_name().to_str() == Some(digest.as_str()) {
+            Ok(Found::Whole(file))
+        } else {
+            Ok(Found::Damaged)
+        }
     }
 
     /// Finds an artifact, or has it compiled into the file `compile` is given.
@@ -235,6 +247,14 @@ impl Cache {
     }
 }
 
+/// What is in the place of an artifact.
+enum Found {
+    /// What was stored.
+    Whole(File),
+    /// Something else.
+    Damaged,
+}
+
 /// The name of everything that native code depends on.
 pub(crate) fn key(engine: &str, fingerprint: &str, wasm: &str) -> Hex {
     let mut hasher = Sha256::new();
@@ -305,7 +325,10 @@ fn open_stored(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
+    use crate::error;
 
     fn cache() -> (tempfile::TempDir, Cache) {
         let directory = tempfile::tempdir().unwrap();
@@ -362,6 +385,46 @@ mod tests {
             content(cache.find_or_compile(&key, wait, write("native")).unwrap()),
             "native"
         );
+    }
+
+    #[test]
+    fn an_artifact_that_cannot_be_read_is_not_damaged() {
+        const ALONE: &str = "SHIMWRIGHT_TEST_ALONE";
+        const NAME: &str = "an_artifact_that_cannot_be_read_is_not_damaged";
+        if std::env::var_os(ALONE).is_none() {
+            // The limit is one of the whole process.
+            let own = std::env::current_exe().unwrap();
+            let name = format!("{}::{NAME}", module_path!().split_once("::").unwrap().1);
+            let mut alone = std::process::Command::new(own);
+            let ran = alone.args(["--exact", &name]).env(ALONE, "").output();
+            let ran = ran.unwrap();
+            let text = String::from_utf8_lossy(&ran.stdout);
+            assert!(ran.status.success() && text.contains("1 passed"), "{text}");
+            return;
+        }
+        let (_directory, cache) = cache();
+        let key = key("e", "f", "w");
+        cache.find_or_compile(&key, wait, write("native")).unwrap();
+        let limit = |number| {
+            use rustix::process::{Resource, getrlimit, setrlimit};
+            let mut limit = getrlimit(Resource::Nofile);
+            let before = limit.current.replace(number).unwrap();
+            setrlimit(Resource::Nofile, limit).unwrap();
+            before
+        };
+        let next = File::open("/dev/null").unwrap().as_raw_fd().unsigned_abs();
+        // Too few for the directory, then for the file in it, then for the mapping.
+        for more in 0..3 {
+            let before = limit(u64::from(next) + more);
+            let found = cache.find(&key);
+            limit(before);
+            if let Err(error) = found {
+                let text = error::chain(&error);
+                assert!(text.contains("Too many open files"), "{text}");
+            }
+            assert!(is_there(&cache, &key), "{more}");
+        }
+        assert_eq!(content(cache.find(&key).unwrap().unwrap()), "native");
     }
 
     #[test]

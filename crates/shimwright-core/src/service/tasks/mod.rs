@@ -658,13 +658,13 @@ impl Task {
         io: &Io,
         options: &RuntimeOptions,
     ) -> Result<(Stdio, Pending), Error> {
-        let opened = io.open()?;
+        let (reaper, namespace) = (&self.shared.reaper, &self.shared.store.namespace);
+        let opened = io.open(reaper).await?;
         if let Stdio::Streams(streams) = &opened.0
             && (options.io_uid, options.io_gid) != (0, 0)
         {
             streams.give_to(options.io_uid, options.io_gid)?;
         }
-        let (reaper, namespace) = (&self.shared.reaper, &self.shared.store.namespace);
         io.start_loggers(reaper, &self.bundle, &self.id, namespace)
             .await?;
         Ok(opened)
