@@ -199,7 +199,7 @@ impl Computer {
         let id = format!("t{}", self.tasks);
         let mut bundle = work.program.bundle(&self.containerd, &id, POD)?;
         let (stdout, stderr) = (bundle.stdout()?, bundle.stderr()?);
-        self.shim.create(&bundle)?;
+        driver::create(&self.shim, &bundle)?;
         self.shim.start(&id)?;
         let status = driver::wait(&self.shim, &id, WORKING)?;
         self.shim.delete(&id)?;

@@ -144,16 +144,20 @@ pub fn containerd(shim: &Path, path: Option<&Path>) -> Result<Containerd> {
 ///
 /// # Errors
 ///
-/// If it does not start.
+/// If it does not start, or does not answer.
 pub fn start(containerd: &Containerd, bundle: &Bundle) -> Result<(Shim, Version)> {
     let shim = containerd.start(bundle)?;
-    let version = match shim.state("none") {
-        Err(ttrpc::Error::RpcStatus(status)) if status.code() == Code::UNIMPLEMENTED => Version::V2,
-        // Older libraries call a service that they do not know something else.
-        Err(ttrpc::Error::RpcStatus(status)) if status.message().contains("service") => Version::V2,
-        _ => Version::V3,
-    };
-    Ok((shim.version(version).deadline(COMPILING), version))
+    let version = shim.served()?;
+    Ok((shim.version(version), version))
+}
+
+/// Creates the container of a bundle, which may take as long as compiling its program.
+///
+/// # Errors
+///
+/// The shim's.
+pub fn create(shim: &Shim, bundle: &Bundle) -> ttrpc::Result<u32> {
+    shim.deadline(COMPILING).create(bundle)
 }
 
 /// The milliseconds of a task's life.
@@ -173,8 +177,8 @@ pub struct Life {
 pub fn live(shim: &Shim, bundle: &Bundle, bound: Duration) -> Result<Life> {
     interrupt::check()?;
     let begin = Instant::now();
-    shim.create(bundle)?;
-    let create = milliseconds(begin);
+    create(shim, bundle)?;
+    let created = milliseconds(begin);
     shim.start(bundle.id())?;
     let status = wait(shim, bundle.id(), bound)?;
     shim.delete(bundle.id())?;
@@ -182,7 +186,10 @@ pub fn live(shim: &Shim, bundle: &Bundle, bound: Duration) -> Result<Life> {
     if status != 0 {
         return Err(format!("the program ended with {status}").into());
     }
-    Ok(Life { create, whole })
+    Ok(Life {
+        create: created,
+        whole,
+    })
 }
 
 /// Waits for the end of a program that may run for long, and returns its exit status.
@@ -201,6 +208,7 @@ pub fn wait(shim: &Shim, id: &str, bound: Duration) -> Result<u32> {
             Err(ttrpc::Error::RpcStatus(status)) if status.code() != Code::DEADLINE_EXCEEDED => {
                 return Err(status.message().into());
             }
+            Err(ttrpc::Error::Socket(text)) => return Err(text.into()),
             Err(_) if begin.elapsed() < bound => {}
             Err(_) => return Err(format!("the program has not ended within {bound:?}").into()),
         }

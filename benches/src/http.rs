@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
@@ -20,6 +20,9 @@ use crate::{Result, interrupt};
 
 /// The requests are made in so many turns, so that both servers see the same machine.
 pub const ROUNDS: usize = 10;
+
+/// How long the answers to all requests of a round may take.
+const ANSWERED: Duration = Duration::from_secs(2 * 60);
 
 /// What is measured.
 #[derive(Debug)]
@@ -50,7 +53,11 @@ pub fn run(options: &Options) -> Result<Value> {
     }
     let containerd = driver::containerd(&options.shim, None)?;
     let address = free_address()?;
-    let mut env = vec![format!("SHIMWRIGHT_HTTP_ADDRESS={address}")];
+    // The second is what other shims call it.
+    let mut env = vec![
+        format!("SHIMWRIGHT_HTTP_ADDRESS={address}"),
+        format!("WASMTIME_HTTP_PROXY_SOCKET_ADDR={address}"),
+    ];
     env.extend(
         options
             .reuse
@@ -66,7 +73,7 @@ pub fn run(options: &Options) -> Result<Value> {
             }
         })?;
     let (shim, _) = driver::start(&containerd, &bundle)?;
-    shim.create(&bundle)?;
+    driver::create(&shim, &bundle)?;
     shim.start("served")?;
     let ours = measured(options, address);
     shim.kill("served", 9)?;
@@ -128,9 +135,15 @@ async fn load(address: SocketAddr, connections: usize, requests: usize) -> Resul
         .map(|_| tokio::spawn(client(address, requests)))
         .collect();
     let mut times = Vec::new();
-    for client in clients {
-        times.extend(client.await??);
-    }
+    let answered = async {
+        for client in clients {
+            times.extend(client.await??);
+        }
+        Ok::<_, Error>(())
+    };
+    tokio::time::timeout(ANSWERED, answered)
+        .await
+        .map_err(|_| format!("not all requests are answered within {ANSWERED:?}"))??;
     Ok(times)
 }
 

@@ -48,7 +48,7 @@ pub fn run(options: &Options) -> Result<Value> {
     // The first one compiles.
     let bundle = options.program.bundle(&containerd, "first", "first")?;
     let (shim, version) = driver::start(&containerd, &bundle)?;
-    shim.create(&bundle)?;
+    driver::create(&shim, &bundle)?;
     shim.start("first")?;
     end(&shim, "first")?;
     shim.shutdown();

@@ -96,9 +96,8 @@ fn live(
         last = Instant::now();
     };
     let shim = containerd.start(&bundle)?.version(version);
-    let shim = shim.deadline(driver::COMPILING);
     lap();
-    shim.create(&bundle)?;
+    driver::create(&shim, &bundle)?;
     lap();
     shim.start(id)?;
     lap();

@@ -6,6 +6,12 @@ use std::path::Path;
 use shimwright_core::{BoxError, DEFAULT_FUNCTION, Engine, Limit, Status};
 use shimwright_guests::Guest;
 
+use crate::serving::Served;
+
+/// The signals of cases.
+pub(crate) const SIGINT: i32 = 2;
+pub(crate) const SIGTERM: i32 = 15;
+
 /// One behaviour.
 #[derive(Debug)]
 pub(crate) struct Case {
@@ -18,10 +24,22 @@ pub(crate) struct Case {
 /// How a case is decided.
 #[derive(Debug)]
 pub(crate) enum Check {
-    /// By running a guest in a process of its own.
+    /// By running a guest in a runner of its own.
     Run(Run),
+    /// By talking to a guest that serves, likewise.
+    Serve(Served),
     /// By asking the engine, in the suite's own process.
     Ask(fn(&dyn Engine) -> Result<Answer, BoxError>),
+}
+
+impl Check {
+    /// The run of a guest that it takes.
+    pub(crate) fn run(&self) -> Option<&Run> {
+        match self {
+            Self::Run(run) | Self::Serve(Served { run, .. }) => Some(run),
+            Self::Ask(_) => None,
+        }
+    }
 }
 
 /// What came of asking an engine.
@@ -43,8 +61,10 @@ pub(crate) struct Run {
     pub(crate) env: &'static [(&'static str, &'static str)],
     pub(crate) stdin: &'static str,
     pub(crate) directory: Option<Directory>,
-    /// A limit that the engine has to keep, and how much it allows.
+    /// A limit that the engine has to enforce, and how much it allows, if that is a number.
     pub(crate) limit: Option<(Limit, u64)>,
+    /// How many seconds the guest may run.
+    pub(crate) time_limit: Option<u32>,
     pub(crate) end: End,
     pub(crate) stdout: Text,
     pub(crate) stderr: Text,
@@ -55,7 +75,7 @@ pub(crate) struct Run {
 pub(crate) enum Form {
     /// The WebAssembly binary.
     Wasm,
-    /// Output of its own precompiler.
+    /// What a cache gives of the output of its own precompiler.
     Precompiled,
 }
 
@@ -66,6 +86,14 @@ pub(crate) struct Directory {
     pub(crate) set_up: fn(&Path) -> io::Result<()>,
     /// Says what is wrong with the given directory afterwards.
     pub(crate) check: fn(&Path) -> Result<(), BoxError>,
+}
+
+impl Directory {
+    /// The same, whatever is there afterwards.
+    pub(crate) const fn unchecked(mut self) -> Self {
+        self.check = |_| Ok(());
+        self
+    }
 }
 
 /// How a run ends.
@@ -79,6 +107,10 @@ pub(crate) enum End {
     EngineFailed,
     /// Not before it is killed, which is done once it has written what is expected.
     Killed,
+    /// By this signal, which is sent once it has written what is expected.
+    Signalled(i32),
+    /// At its time limit.
+    TimedOut,
 }
 
 impl End {
@@ -88,6 +120,8 @@ impl End {
             Self::Code(code) => Some(code),
             Self::Trapped => Some(Status::TRAPPED.code()),
             Self::EngineFailed => Some(Status::ENGINE_FAILED.code()),
+            Self::Signalled(signal) => Some(Status::from_signal(signal).code()),
+            Self::TimedOut => Some(Status::TIMED_OUT.code()),
             Self::Killed => None,
         }
     }
@@ -128,6 +162,7 @@ impl Run {
             stdin: "",
             directory: None,
             limit: None,
+            time_limit: None,
             end: End::Code(0),
             stdout: Text::Is(""),
             stderr: Text::Is(""),
@@ -200,6 +235,26 @@ impl Run {
     pub(crate) const fn fails(mut self, reason: &'static str) -> Self {
         self.end = End::EngineFailed;
         self.stderr = Text::Line(reason);
+        self
+    }
+
+    /// Ends by this signal.
+    pub(crate) const fn ended_by(mut self, signal: i32) -> Self {
+        self.end = End::Signalled(signal);
+        self
+    }
+
+    /// Ends after so many seconds, and the reason is told.
+    pub(crate) const fn time_limit(mut self, seconds: u32) -> Self {
+        self.time_limit = Some(seconds);
+        self.end = End::TimedOut;
+        self.stderr = Text::Is("the guest has reached its time limit\n");
+        self
+    }
+
+    /// Ends by itself although it may run for so many seconds.
+    pub(crate) const fn within_seconds(mut self, seconds: u32) -> Self {
+        self.time_limit = Some(seconds);
         self
     }
 

@@ -22,16 +22,20 @@
 //! }
 //! ```
 //!
-//! Each case runs its guest in a child process, as a shim does, and so may end in any way.
-//! Neither root nor a network is needed.
+//! Each case runs its guest in a process of its own, which is the runner of a shim: this program,
+//! executed in that role, with its filter of system calls, its signals and its time limit. Native
+//! code comes from a cache, as in a shim. Neither root nor containerd nor a network is needed, only
+//! the loopback interface.
+//!
 //! The test takes a part of a case's name as argument, `--list`, and two options for
 //! `docs/conformance.md`: `--markdown` prints what this engine does not pass, and
 //! `--markdown-cases` the table of cases.
 
 mod case;
 mod cases;
-mod child;
+mod guest;
 mod report;
+mod serving;
 mod suite;
 
 pub use suite::{Gap, Suite};

@@ -1,16 +1,16 @@
 //! Runs the cases against one engine.
 
 use std::env;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use shimwright_core::{BoxError, Engine, Kind, Options};
+use shimwright_core::{Artifact, BoxError, Engine, Kind, Options, Shim, Wasm, Workload, testing};
 
 use crate::case::{Answer, Case, Check, Form, Run};
-use crate::cases::CASES;
-use crate::child;
+use crate::cases;
+use crate::guest::{self, Subject};
 use crate::report;
+use crate::serving::{Prepared, Served};
 
 /// A case that an engine is known not to pass, and why.
 ///
@@ -30,21 +30,30 @@ impl Gap {
 
 /// The suite for one engine.
 #[derive(Debug)]
-pub struct Suite<E> {
+pub struct Suite {
     name: &'static str,
-    engine: fn(&Options) -> Result<E, BoxError>,
+    shim: Shim,
     gaps: &'static [Gap],
 }
 
-impl<E: Engine> Suite<E> {
-    /// A suite for the engine of this name, built as [`Shim::new`](shimwright_core::Shim::new)
-    /// builds it.
-    pub fn new(name: &'static str, engine: fn(&Options) -> Result<E, BoxError>) -> Self {
+impl Suite {
+    /// A suite for the engine of this name, built as [`Shim::new`] builds it.
+    pub fn new<E: Engine>(name: &'static str, engine: fn(&Options) -> Result<E, BoxError>) -> Self {
         Self {
             name,
-            engine,
+            shim: Shim::new(name, env!("CARGO_PKG_VERSION"), engine),
             gaps: &[],
         }
+    }
+
+    /// The suite for an engine that its shim has [with libraries](Shim::with_libraries): each runner
+    /// calls [`Engine::load`]. The test itself has to be linked to them, and may be told where they
+    /// are by `LD_LIBRARY_PATH`.
+    #[must_use]
+    pub fn with_libraries(self) -> Self {
+        // Nothing looks for the directory, as the test is what is executed.
+        let shim = self.shim.with_libraries("none", "");
+        Self { shim, ..self }
     }
 
     /// The cases that the engine is known not to pass.
@@ -54,25 +63,29 @@ impl<E: Engine> Suite<E> {
     }
 
     /// Does what the command line asks for. Without arguments all cases run.
+    ///
+    /// It has to be the first and only thing that `main` does: this program is also executed as the
+    /// runner of each guest, and is then the same as that of a shim.
     pub fn main(self) -> ExitCode {
-        let engine = match (self.engine)(&Options::default()) {
+        if testing::is_runner() {
+            return self.shim.main();
+        }
+        let engine = match testing::engine(&self.shim) {
             Ok(engine) => engine,
             Err(error) => {
-                eprintln!(
-                    "cannot build the engine {}: {}",
-                    self.name,
-                    child::chain(&*error)
-                );
+                eprintln!("{}", testing::chain(&*error));
                 return ExitCode::FAILURE;
             }
         };
         let suite = Running {
             name: self.name,
-            engine: &engine,
+            subject: Subject {
+                shim: &self.shim,
+                engine: &*engine,
+            },
             gaps: self.gaps,
         };
         match Command::parse(env::args().skip(1)) {
-            Command::Run { case, beside } => suite.run_child(&case, &beside),
             Command::List => report::list(),
             Command::MarkdownCases => report::markdown_cases(),
             Command::Markdown => suite.markdown(),
@@ -83,11 +96,6 @@ impl<E: Engine> Suite<E> {
 
 /// What the command line asks for.
 enum Command {
-    /// Be the process in which a case's guest runs.
-    Run {
-        case: String,
-        beside: PathBuf,
-    },
     List,
     Markdown,
     MarkdownCases,
@@ -100,14 +108,6 @@ enum Command {
 
 impl Command {
     fn parse(args: impl Iterator<Item = String>) -> Self {
-        let mut args = args.peekable();
-        if args.next_if(|arg| arg == child::RUN).is_some() {
-            let case = args.next().unwrap_or_default();
-            return Self::Run {
-                case,
-                beside: args.next().unwrap_or_default().into(),
-            };
-        }
         let (mut filters, mut exact) = (Vec::new(), false);
         for arg in args {
             match arg.as_str() {
@@ -140,24 +140,11 @@ pub(crate) enum Outcome {
 
 struct Running<'a> {
     name: &'static str,
-    engine: &'a dyn Engine,
+    subject: Subject<'a>,
     gaps: &'static [Gap],
 }
 
 impl Running<'_> {
-    fn run_child(&self, name: &str, beside: &Path) -> ExitCode {
-        match CASES.iter().find(|case| case.name == name) {
-            Some(Case {
-                check: Check::Run(run),
-                ..
-            }) => child::main(self.engine, run, beside),
-            _ => {
-                eprintln!("no case {name} runs a guest");
-                ExitCode::FAILURE
-            }
-        }
-    }
-
     fn test(&self, filters: &[String], exact: bool) -> ExitCode {
         let wanted = |case: &&Case| {
             filters.is_empty()
@@ -170,13 +157,13 @@ impl Running<'_> {
                 })
         };
         let start = Instant::now();
-        let cases: Vec<&Case> = CASES.iter().filter(wanted).collect();
+        let cases: Vec<&Case> = cases::all().filter(wanted).collect();
         report::start(self.name, cases.len());
         let mut outcomes = Vec::new();
         for gap in self
             .gaps
             .iter()
-            .filter(|gap| !CASES.iter().any(|case| case.name == gap.case))
+            .filter(|gap| !cases::all().any(|case| case.name == gap.case))
         {
             let outcome = Outcome::Failed("a gap for a case that does not exist".to_owned());
             report::case(gap.case, &outcome);
@@ -203,37 +190,39 @@ impl Running<'_> {
     }
 
     fn check(&self, case: &Case) -> Outcome {
+        match case.check.run().map(|run| self.refusal(run)) {
+            Some(Ok(Some(reason))) => return Outcome::Refused(reason),
+            Some(Err(error)) => return Outcome::Failed(testing::chain(&*error)),
+            Some(Ok(None)) | None => {}
+        }
+        let subject = self.subject;
         let result = match &case.check {
-            Check::Ask(ask) => ask(self.engine),
-            Check::Run(run) => match self.refusal(run) {
-                Ok(Some(reason)) => return Outcome::Refused(reason),
-                Ok(None) => child::check(case.name, run).map(|()| Answer::Right),
-                Err(error) => Err(error),
-            },
+            Check::Ask(ask) => ask(subject.engine),
+            Check::Run(run) => guest::check(subject, run).map(|()| Answer::Right),
+            Check::Serve(Served { run, talk }) => {
+                talk(Prepared { subject, run }).map(|()| Answer::Right)
+            }
         };
         match result {
             Ok(Answer::Right) => Outcome::Passed,
             Ok(Answer::NoPrecompiler) => Outcome::Refused(NO_PRECOMPILER.to_owned()),
-            Err(error) => Outcome::Failed(child::chain(&*error)),
+            Err(error) => Outcome::Failed(testing::chain(&*error)),
         }
     }
 
     /// Why this engine need not run the guest. Core modules it must accept.
     fn refusal(&self, run: &Run) -> Result<Option<String>, BoxError> {
-        if run.form == Form::Precompiled && self.engine.precompiler().is_none() {
+        let engine = self.subject.engine;
+        if run.form == Form::Precompiled && engine.precompiler().is_none() {
             return Ok(Some(NO_PRECOMPILER.to_owned()));
         }
         if let Some((limit, _)) = run.limit
-            && !self.engine.enforced_limits().contains(&limit)
+            && !engine.enforced_limits().contains(&limit)
         {
             return Ok(Some(format!("this engine cannot keep to {limit}")));
         }
-        let as_wasm = Run {
-            form: Form::Wasm,
-            ..*run
-        };
-        let workload = child::workload(self.engine, &as_wasm, Path::new(""))?;
-        match self.engine.accepts(&workload) {
+        let workload = Workload::new(Artifact::Wasm(Wasm::new(run.wasm.to_vec())?));
+        match engine.accepts(&workload) {
             Ok(()) => Ok(None),
             Err(refusal) if refusal.to_string().is_empty() => {
                 Err("refused without a reason".into())
@@ -247,13 +236,13 @@ impl Running<'_> {
 
     /// Prints what the engine does not pass, from what it says, without running a guest.
     fn markdown(&self) -> ExitCode {
-        let rows = CASES.iter().filter_map(|case| {
+        let rows = cases::all().filter_map(|case| {
             if let Some(gap) = self.gaps.iter().find(|gap| gap.case == case.name) {
                 return Some((case.name, Outcome::Gap(gap.reason)));
             }
-            let outcome = match &case.check {
-                Check::Ask(_) => self.check(case),
-                Check::Run(run) => match self.refusal(run) {
+            let outcome = match case.check.run() {
+                None => self.check(case),
+                Some(run) => match self.refusal(run) {
                     Ok(Some(reason)) => Outcome::Refused(reason),
                     Ok(None) => Outcome::Passed,
                     Err(error) => Outcome::Failed(error.to_string()),
@@ -269,7 +258,7 @@ const NO_PRECOMPILER: &str = "this engine has no precompiler";
 
 #[cfg(test)]
 mod tests {
-    use shimwright_core::{Exit, Workload};
+    use shimwright_core::Exit;
 
     use super::*;
 
@@ -288,9 +277,14 @@ mod tests {
             asserts: "nothing",
             check: Check::Ask(ask),
         };
+        let shim = Shim::new("fake", "0", |_| Ok(Fake));
+        let subject = Subject {
+            shim: &shim,
+            engine: &Fake,
+        };
         Running {
             name: "fake",
-            engine: &Fake,
+            subject,
             gaps,
         }
         .outcome(&case)

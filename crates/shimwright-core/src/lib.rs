@@ -39,6 +39,9 @@ mod service;
 mod shim;
 mod stdio;
 mod sys;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing;
 
 pub use engine::artifact::{Artifact, Kind, Precompiled, Wasm};
 pub use engine::drain::drain_on_signals;

@@ -13,6 +13,7 @@ mod images;
 pub mod shim;
 pub mod snapshot;
 pub mod stdio;
+mod version;
 
 use images::Images;
 use std::ffi::OsString;
@@ -25,9 +26,10 @@ use std::{fs, io};
 pub use bundle::Bundle;
 pub use containerd_shim_protos as protos;
 pub use events::{Event, Events};
-pub use shim::{Shim, Version};
+pub use shim::Shim;
 pub use snapshot::Snapshot;
 pub use stdio::{Input, Output};
+pub use version::Version;
 
 /// How long anything may take before a test fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);

@@ -1,18 +1,24 @@
 //! A shim as the daemon sees it: the commands of its executable, and its Task service.
 
-use std::io::{PipeWriter, Read, Write};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use containerd_shim_protos::api;
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::ttrpc::{self, Client, Code, Request};
+use rustix::event::{self, PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::{Bundle, CACHE_DIR_VARIABLE, CONFIG_VARIABLE, Containerd, DEADLINE, Result, poll};
+use crate::{
+    Bundle, CACHE_DIR_VARIABLE, CONFIG_VARIABLE, Containerd, DEADLINE, Result, Version, poll,
+};
 
 /// Has a static program contain this function, which `std` uses if it is there: a child with a working
 /// directory of its own is otherwise made by `fork`, which takes milliseconds once this process has a
@@ -57,12 +63,44 @@ impl Ran {
     }
 }
 
+/// Waits until a command has ended and nobody holds its output any more.
+fn finish(child: &mut Child, reader: &mut PipeReader, end: Instant) -> Result<Ran> {
+    let (mut output, mut part) = (Vec::new(), [0; 4096]);
+    loop {
+        await_readable(&*reader, end).map_err(|error| format!("its output stays open: {error}"))?;
+        match reader.read(&mut part)? {
+            0 => break,
+            length => output.extend(&part[..length]),
+        }
+    }
+    let handle = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    await_readable(&handle, end).map_err(|error| format!("it does not end: {error}"))?;
+    Ok(Ran {
+        output,
+        status: child.wait()?,
+    })
+}
+
+/// Waits until a descriptor can be read, which that of a process can be once it has ended.
+fn await_readable(descriptor: impl AsFd, end: Instant) -> io::Result<()> {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        match event::poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&left)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 impl Containerd {
     /// Runs the shim's executable as the daemon does.
     ///
     /// # Errors
     ///
-    /// If it cannot be run.
+    /// If it cannot be run, or has not ended and closed its output before the deadline.
     pub fn run(&self, directory: &Path, arguments: &[&str], stdin: &[u8]) -> Result<Ran> {
         let (mut reader, writer) = std::io::pipe()?;
         let mut command = self.command(directory, arguments);
@@ -74,12 +112,14 @@ impl Containerd {
             // A command that needs no input may be gone already.
             let _ = pipe.write_all(stdin);
         }
-        let mut output = Vec::new();
-        reader.read_to_end(&mut output)?;
-        Ok(Ran {
-            output,
-            status: child.wait()?,
-        })
+        match finish(&mut child, &mut reader, Instant::now() + DEADLINE) {
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(format!("the shim's command {arguments:?}: {error}").into())
+            }
+            finished => finished,
+        }
     }
 
     /// The shim's executable as the daemon runs it.
@@ -231,24 +271,6 @@ impl Containerd {
     }
 }
 
-/// The name under which the Task service is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// Up to containerd 1.7, and since then for shims that ask for it.
-    V2,
-    /// Since containerd 2.0.
-    V3,
-}
-
-impl Version {
-    fn service(self) -> &'static str {
-        match self {
-            Self::V2 => "containerd.task.v2.Task",
-            Self::V3 => "containerd.task.v3.Task",
-        }
-    }
-}
-
 /// A connection to a shim.
 #[derive(Clone)]
 pub struct Shim {
@@ -334,6 +356,11 @@ impl Shim {
             payload: request.write_to_bytes().map_err(encode)?,
             timeout_nano: i64::try_from(self.deadline.as_nanos()).unwrap_or(i64::MAX),
             ..Default::default()
+        });
+        let response = response.map_err(|error| match error {
+            // It does not say what was not answered.
+            ttrpc::Error::Others(text) => ttrpc::Error::Others(format!("{method}: {text}")),
+            other => other,
         })?;
         T::parse_from_bytes(&response.payload).map_err(encode)
     }
@@ -704,5 +731,44 @@ pub fn refusal<T: std::fmt::Debug>(outcome: ttrpc::Result<T>) -> Result<(Code, S
     match outcome {
         Err(ttrpc::Error::RpcStatus(status)) => Ok((status.code(), status.message)),
         other => Err(format!("not an error of the shim: {other:?}").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::*;
+
+    fn finished(script: &str, bound: Duration) -> Result<Ran> {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdout(writer);
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        let ran = finish(&mut child, &mut reader, Instant::now() + bound);
+        let _ = child.kill();
+        let _ = child.wait();
+        ran
+    }
+
+    #[test]
+    fn a_command_has_ended_when_its_output_has() {
+        let ran = finished("echo a; sleep 0.1; echo b; exit 3", DEADLINE).unwrap();
+        assert_eq!(
+            (ran.output.as_slice(), ran.status.code()),
+            (&b"a\nb\n"[..], Some(3))
+        );
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_is_given_up() {
+        let bound = Duration::from_millis(100);
+        let open = finished("exec sleep 60", bound).unwrap_err().to_string();
+        assert!(open.contains("its output stays open"), "{open}");
+        let closed = finished("exec sleep 60 >&-", bound)
+            .unwrap_err()
+            .to_string();
+        assert!(closed.contains("it does not end"), "{closed}");
     }
 }

@@ -11,5 +11,8 @@ const GAPS: &[Gap] = &[Gap::new(
 )];
 
 fn main() -> ExitCode {
-    Suite::new("wasmedge", WasmEdge::new).gaps(GAPS).main()
+    Suite::new("wasmedge", WasmEdge::new)
+        .with_libraries()
+        .gaps(GAPS)
+        .main()
 }

@@ -13,7 +13,7 @@ use crate::error::{Result, error};
 const CORE: &str = "crates/shimwright-core/src/";
 
 /// Files at core's root that stand above all folders.
-const ROOTS: [&str; 2] = ["lib", "fuzzing"];
+const ROOTS: [&str; 3] = ["lib", "fuzzing", "testing"];
 
 /// Which folder uses which, and in which files.
 pub(super) type Arrows = BTreeMap<(String, String), BTreeSet<String>>;

@@ -310,7 +310,7 @@ fn most_memory(shim: &Path, program: &Program) -> Result<f64> {
     let containerd = driver::containerd(shim, None)?;
     let bundle = program.bundle(&containerd, "app", "app")?;
     let (shim, _) = driver::start(&containerd, &bundle)?;
-    shim.create(&bundle)?;
+    driver::create(&shim, &bundle)?;
     let pid = shim.start("app")?.cast_signed();
     let mut most = 0;
     std::thread::scope(|scope| -> Result<()> {
@@ -336,7 +336,7 @@ fn artifact_size(shim: &Path, program: &Program) -> Result<f64> {
     let containerd = driver::containerd(shim, None)?;
     let bundle = program.bundle(&containerd, "app", "app")?;
     let (shim, _) = driver::start(&containerd, &bundle)?;
-    shim.create(&bundle)?;
+    driver::create(&shim, &bundle)?;
     let figure = figure(&containerd, "shimwright_artifact_bytes");
     shim.kill("app", 9)?;
     shim.wait("app")?;

@@ -45,7 +45,7 @@ const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task";
 /// ```
 #[derive(Debug)]
 pub struct Shim {
-    host: Host,
+    pub(crate) host: Host,
 }
 
 impl Shim {

@@ -5,9 +5,10 @@
 
 mod digests;
 mod eviction;
+mod file;
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 pub(crate) use self::digests::Root;
+pub(crate) use self::file::frozen;
+use self::file::open_stored;
 
 use self::digests::Digests;
 use crate::error::{Context, Error};
@@ -51,7 +54,7 @@ impl Cache {
         Self::at(directory)
     }
 
-    fn at(directory: PathBuf) -> Result<Self, Error> {
+    pub(crate) fn at(directory: PathBuf) -> Result<Self, Error> {
         use std::os::unix::fs::DirBuilderExt;
         let cannot_make = || format!("make the cache {}", directory.display());
         std::fs::DirBuilder::new()
@@ -286,49 +289,13 @@ fn lock_offset(key: &str) -> i64 {
     i64::from_str_radix(start, 16).unwrap_or_default()
 }
 
-/// A copy of at most `most` bytes that nobody can change any more.
-///
-/// What is compiled must be what was hashed: the file may be in a volume that someone else writes
-/// to, and would otherwise leave other code under this content's key. It may also grow meanwhile.
-pub(crate) fn frozen(mut file: &File, most: u64) -> io::Result<File> {
-    let mut copy = sys::memory::sealable_memfd(c"wasm")?;
-    file.rewind()?;
-    let mut left = most;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            break;
-        }
-        left = left
-            .checked_sub(read as u64)
-            .ok_or(io::ErrorKind::FileTooLarge)?;
-        copy.write_all(&buffer[..read])?;
-    }
-    copy.rewind()?;
-    sys::memory::seal(&copy)?;
-    Ok(copy)
-}
-
-/// Opens an artifact so that nobody who gets the descriptor can do more than read: not write, and
-/// not change its mode, whatever user and capabilities they have. The mount is read-only.
-fn open_stored(path: &Path) -> io::Result<File> {
-    use std::os::fd::AsRawFd;
-    match sys::mount::read_only_clone(path, false) {
-        // The open file keeps the mount, which is attached nowhere, when the clone is closed.
-        Ok(clone) => File::open(format!("/proc/self/fd/{}", clone.as_raw_fd())),
-        // Before Linux 5.12 the mode protects it, and that nobody in a container owns it.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS)) => File::open(path),
-        Err(error) => Err(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsRawFd;
 
     use super::*;
     use crate::error;
+    use std::io::{Read, Write};
 
     fn cache() -> (tempfile::TempDir, Cache) {
         let directory = tempfile::tempdir().unwrap();
