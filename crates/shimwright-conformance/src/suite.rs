@@ -4,7 +4,7 @@ use std::env;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use shimwright_core::{Artifact, BoxError, Engine, Kind, Options, Shim, Wasm, Workload, testing};
+use shimwright_core::{Artifact, BoxError, Engine, Kind, Options, Shim, Wasm, testing};
 
 use crate::case::{Answer, Case, Check, Form, Run};
 use crate::cases;
@@ -221,13 +221,13 @@ impl Running<'_> {
         {
             return Ok(Some(format!("this engine cannot keep to {limit}")));
         }
-        let workload = Workload::new(Artifact::Wasm(Wasm::new(run.wasm.to_vec())?));
-        match engine.accepts(&workload) {
+        let artifact = Artifact::Wasm(Wasm::new(run.wasm.to_vec())?);
+        match engine.accepts(&artifact) {
             Ok(()) => Ok(None),
             Err(refusal) if refusal.to_string().is_empty() => {
                 Err("refused without a reason".into())
             }
-            Err(refusal) if workload.artifact().kind() == Kind::Module => {
+            Err(refusal) if artifact.kind() == Kind::Module => {
                 Err(format!("a core module was refused: {refusal}").into())
             }
             Err(refusal) => Ok(Some(refusal.to_string())),
@@ -258,7 +258,7 @@ const NO_PRECOMPILER: &str = "this engine has no precompiler";
 
 #[cfg(test)]
 mod tests {
-    use shimwright_core::Exit;
+    use shimwright_core::{Exit, Workload};
 
     use super::*;
 

@@ -148,7 +148,7 @@ pub fn outbound(bytes: &[u8]) {
         return;
     };
     assert!(outbound.is_within(&outbound));
-    let again = Outbound::new(Vec::<String>::from(outbound.clone()));
+    let again = Outbound::new(outbound.list());
     assert_eq!(again.as_ref(), Ok(&outbound), "it is not as it was written");
     if let Ok(address) = address.parse() {
         let most = Outbound::new(["0.0.0.0/0", "::/0"]).expect("these are destinations");

@@ -51,5 +51,5 @@ pub use engine::limits::table_elements::{TableElements, TableElementsExceeded};
 pub use engine::outbound::{NotADestination, Outbound};
 pub use engine::workload::{DEFAULT_FUNCTION, Preopen, Workload};
 pub use engine::{BoxError, Engine, Exit, Limit, Options, Precompiler, Refusal};
-pub use runner::syscalls::{forbid_new_code, restrict_system_calls};
+pub use runner::syscalls::forbid_new_code;
 pub use shim::Shim;

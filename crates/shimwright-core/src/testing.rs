@@ -18,11 +18,11 @@ use rustix::process::Signal;
 use crate::code::cache::{self, Cache};
 use crate::engine::artifact::{Kind, Wasm};
 use crate::engine::limits::Limits;
-use crate::engine::workload::{DEFAULT_FUNCTION, Preopen};
+use crate::engine::workload::DEFAULT_FUNCTION;
 use crate::engine::{BoxError, Engine, Options};
 use crate::error::Context;
 use crate::process::role;
-use crate::runner::Orders;
+use crate::runner::RunnerConfig;
 use crate::shim::Shim;
 use crate::{error, sys};
 
@@ -135,24 +135,24 @@ pub fn is_runner() -> bool {
 /// A limit that cannot be, or that there are no descriptors or no memory left.
 pub fn runner(shim: &Shim, run: &Run, code: Code) -> Result<Command, BoxError> {
     let artifact = OwnedFd::from(code.file);
-    let orders = Orders {
+    let config = RunnerConfig {
         function: run.function.clone(),
         args: run.args.clone(),
         env: run.env.clone(),
-        preopens: preopens(run),
+        preopens: run.preopens.clone(),
         artifact: artifact.as_raw_fd(),
         precompiled: code.precompiled.map(Into::into),
         limits: limits(run)?,
         options: serde_json::Map::new(),
     };
-    let orders = orders.write()?;
+    let config = config.write()?;
     let mut command = Command::new("/proc/self/exe");
     if let [name, rest @ ..] = &*run.args {
         command.arg0(name).args(rest);
     }
     command.env_clear();
-    command.env(role::RUNNER, orders.as_raw_fd().to_string());
-    let mut inherited = vec![orders, artifact];
+    command.env(role::RUNNER, config.as_raw_fd().to_string());
+    let mut inherited = vec![config, artifact];
     if shim.host.libraries.is_some() {
         let path = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
         command.env("LD_LIBRARY_PATH", path);
@@ -170,13 +170,6 @@ fn limits(run: &Run) -> Result<Limits, BoxError> {
         limits.set(key, value, key)?;
     }
     Ok(limits)
-}
-
-fn preopens(run: &Run) -> Vec<Preopen> {
-    let preopens = run.preopens.iter();
-    preopens
-        .map(|(host, guest)| Preopen::new(host, guest))
-        .collect()
 }
 
 /// What a container's first process does right before it executes a runner.

@@ -15,10 +15,18 @@ fn engine(options: &str) -> WasmEdge {
     WasmEdge::new(&Options::new(serde_json::from_str(options).unwrap())).unwrap()
 }
 
+/// Native code of the engine, or bytes that its loader refuses.
+fn compile(precompiler: &dyn Precompiler, wasm: &Wasm) -> Precompiled {
+    // SAFETY: the tests compile with the engine, and otherwise show that it refuses the bytes.
+    #[expect(unsafe_code, reason = "a shim's cache does this")]
+    let precompiled = unsafe { Precompiled::compile(precompiler, wasm) };
+    precompiled.unwrap()
+}
+
 /// A binary as it is, and compiled.
 fn both_forms(wasm: &[u8]) -> [(&'static str, Artifact); 2] {
     let wasm = Wasm::new(wasm.to_vec()).unwrap();
-    let precompiled = Precompiled::compile(&engine("{}"), &wasm).unwrap();
+    let precompiled = compile(&engine("{}"), &wasm);
     [
         ("WebAssembly", Artifact::Wasm(wasm)),
         ("precompiled", Artifact::Precompiled(precompiled)),
@@ -48,7 +56,7 @@ fn code_of_every_level_of_optimization_runs() {
     let wasm = Wasm::new(fibonacci(10, 7)).unwrap();
     for level in ["O0", "O2", "O3"] {
         let options = format!(r#"{{"optimization": "{level}"}}"#);
-        let precompiled = Precompiled::compile(&engine(&options), &wasm).unwrap();
+        let precompiled = compile(&engine(&options), &wasm);
         let exit = run(None, Artifact::Precompiled(precompiled)).unwrap();
         assert_eq!(exit, Exit::Code(7), "{level}");
     }
@@ -188,6 +196,6 @@ fn code_that_is_damaged_is_an_error() {
         }
     }
     let wasm = Wasm::new(fibonacci(1, 3)).unwrap();
-    let precompiled = Precompiled::compile(&Damaged, &wasm).unwrap();
+    let precompiled = compile(&Damaged, &wasm);
     run(None, Artifact::Precompiled(precompiled)).unwrap_err();
 }

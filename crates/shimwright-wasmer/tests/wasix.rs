@@ -24,7 +24,9 @@ fn set(workload: Workload, key: &str, value: &str) -> Workload {
 #[track_caller]
 fn check_with(limit: impl Fn(Workload) -> Workload, guest: &str, expected: Result<Exit, &str>) {
     let wasm = Wasm::new(wat::parse_str(guest).unwrap()).unwrap();
-    let precompiled = Precompiled::compile(&engine(), &wasm).unwrap();
+    // SAFETY: this is output of the engine's own precompiler.
+    #[expect(unsafe_code, reason = "a shim's cache does this")]
+    let precompiled = unsafe { Precompiled::compile(&engine(), &wasm) }.unwrap();
     for (form, artifact) in [
         ("WebAssembly", Artifact::Wasm(wasm)),
         ("precompiled", Artifact::Precompiled(precompiled)),

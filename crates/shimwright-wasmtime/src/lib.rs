@@ -52,10 +52,11 @@ impl Engine for Wasmtime {
                     Entry::Serve(handler) => http::serve(&engine, handler, workload),
                 }
             }
+            other => Err(format!("this engine cannot run a {other}").into()),
         }
     }
 
-    fn accepts(&self, _workload: &Workload) -> Result<(), Refusal> {
+    fn accepts(&self, _artifact: &Artifact) -> Result<(), Refusal> {
         // Modules and components are all there is.
         Ok(())
     }
@@ -87,6 +88,7 @@ impl Precompiler for Wasmtime {
         Ok(match kind {
             Kind::Module => engine.precompile_module(wasm)?,
             Kind::Component => engine.precompile_component(wasm)?,
+            other => return Err(format!("this engine cannot compile a {other}").into()),
         })
     }
 }

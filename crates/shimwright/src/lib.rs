@@ -5,8 +5,8 @@
 //! | feature | engine |
 //! | --- | --- |
 //! | `wasmedge` | `wasmedge::WasmEdge`: modules with WASI preview 1 and WasmEdge's sockets |
-//! | `wasmer` | `Wasmer`: modules with WASI preview 1 and WASIX |
-//! | `wasmtime` | `Wasmtime`: modules with WASI preview 1, components with WASI 0.2 and 0.3, HTTP handlers |
+//! | `wasmer` | `wasmer::Wasmer`: modules with WASI preview 1 and WASIX |
+//! | `wasmtime` | `wasmtime::Wasmtime`: modules with WASI preview 1, components with WASI 0.2 and 0.3, HTTP handlers |
 //!
 //! Depend on `shimwright-core` alone to write an engine of your own.
 
@@ -15,6 +15,6 @@ pub use shimwright_core::*;
 #[cfg(feature = "wasmedge")]
 pub use shimwright_wasmedge as wasmedge;
 #[cfg(feature = "wasmer")]
-pub use shimwright_wasmer::Wasmer;
+pub use shimwright_wasmer as wasmer;
 #[cfg(feature = "wasmtime")]
-pub use shimwright_wasmtime::Wasmtime;
+pub use shimwright_wasmtime as wasmtime;

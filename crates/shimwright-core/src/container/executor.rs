@@ -28,7 +28,7 @@ use crate::sys;
 /// What the process becomes.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
-    /// Our own program in its runner role, which finds its orders in an inherited descriptor.
+    /// Our own program in its runner role, which finds its configuration in an inherited descriptor.
     Runner {
         /// Our own program, opened outside the sandbox.
         program: Arc<Program>,

@@ -20,13 +20,12 @@ use crate::config::options::RuntimeOptions;
 use crate::config::record::{ContainerKind, EngineMetrics};
 use crate::engine::artifact::{Artifact, Kind, Precompiled, Wasm};
 use crate::engine::limits::Limits;
-use crate::engine::workload::{DEFAULT_FUNCTION, Workload};
 use crate::engine::{Engine, Refusal};
 use crate::error::{Context, Error};
 use crate::policy;
 use crate::runner::host::Host;
 use crate::runner::libraries::Program;
-use crate::runner::{self, Orders};
+use crate::runner::{self, RunnerConfig};
 
 /// Finds programs for one container. Launcher process.
 #[derive(Debug)]
@@ -144,7 +143,7 @@ impl Programs<'_> {
         if let Some(first) = args.first_mut() {
             entrypoint.path.clone_into(first);
         }
-        let orders = Orders {
+        let config = RunnerConfig {
             function: entrypoint.function,
             args: args.clone(),
             env: policy::env(process, &limits),
@@ -154,12 +153,12 @@ impl Programs<'_> {
             limits: limits.clone(),
             options: self.options.engine.clone(),
         };
-        let orders = orders.write()?;
+        let config = config.write()?;
         Ok(Exec {
-            env: c_strings(&[runner::environment(&orders)])?,
+            env: c_strings(&[runner::environment(&config)])?,
             target: Target::Runner {
                 program: Arc::new(Program::of(self.host)?),
-                inherited: vec![Arc::new(orders), Arc::new(artifact)],
+                inherited: vec![Arc::new(config), Arc::new(artifact)],
             },
             args: c_strings(&args)?,
             limits,
@@ -194,7 +193,7 @@ impl Programs<'_> {
             // A copy, as a descriptor of the file would be one of the node's mount of it: root in the
             // container could write through it to a volume that is read-only there.
             let artifact = cache::frozen(&file, config.module_size).context("read the module")?;
-            self.accepted(engine, Artifact::Wasm(open(&artifact)?), limits)?;
+            self.accepted(engine, &Artifact::Wasm(open(&artifact)?), limits)?;
             return Ok(Code {
                 artifact,
                 precompiled: None,
@@ -206,7 +205,7 @@ impl Programs<'_> {
         let key = |digest: &str| cache::key(self.host.name, &fingerprint, digest);
         let (digest, kind) = match &source {
             Source::File(file, path) => {
-                let kind = open(file)?.kind();
+                let kind = detect(file)?;
                 let overlay = self.overlay;
                 (cache.digest(file, cache::Root { path, overlay })?, kind)
             }
@@ -220,7 +219,7 @@ impl Programs<'_> {
         let stored = |file: File| -> Result<Code, Error> {
             let artifact = file.try_clone().context("keep the artifact")?;
             let artifact = Artifact::Precompiled(Precompiled::trusted(artifact, kind));
-            self.accepted(engine, artifact, limits)?;
+            self.accepted(engine, &artifact, limits)?;
             Ok(Code {
                 artifact: file,
                 precompiled: Some(kind),
@@ -246,7 +245,7 @@ impl Programs<'_> {
         let frozen = cache::frozen(&file, config.module_size).context("read the module")?;
         let wasm = open(&frozen)?;
         let (key, kind) = (key(&cache::digest(wasm.bytes())), wasm.kind());
-        self.accepted(engine, Artifact::Wasm(wasm), limits)?;
+        self.accepted(engine, &Artifact::Wasm(wasm), limits)?;
         let (artifact, figures) = self.compile(&cache, &key, &frozen, config, &turn)?;
         if figures.cache_hit == Some(false)
             && let Err(error) = cache.sweep(node.cache_size(), &key)
@@ -315,11 +314,10 @@ impl Programs<'_> {
     fn accepted(
         &self,
         engine: &dyn Engine,
-        artifact: Artifact,
+        artifact: &Artifact,
         limits: &Limits,
     ) -> Result<(), Error> {
-        let workload = Workload::new(artifact).with_function(DEFAULT_FUNCTION);
-        let accepted = engine.accepts(&workload);
+        let accepted = engine.accepts(artifact);
         let accepted = accepted.and_then(|()| {
             let mut asked = limits.of_the_engine();
             match asked.find(|limit| !engine.enforced_limits().contains(limit)) {
@@ -358,6 +356,22 @@ struct Code {
     figures: EngineMetrics,
 }
 
+/// Reads the preamble of a file that others may write to.
+fn detect(file: &File) -> Result<Kind, Error> {
+    use std::os::unix::fs::FileExt;
+    let mut preamble = [0; 8];
+    let mut length = 0;
+    while length < preamble.len() {
+        let read = file.read_at(&mut preamble[length..], length as u64);
+        match read.context("read the module")? {
+            0 => break,
+            read => length += read,
+        }
+    }
+    Kind::detect(&preamble[..length]).map_err(|error| Error::invalid(error.to_string()))
+}
+
+/// Maps a copy that is sealed.
 fn open(file: &File) -> Result<Wasm, Error> {
     Wasm::open(file).map_err(|error| Error::invalid(error.to_string()))
 }

@@ -3,11 +3,13 @@
 //! Bytes of an image never become [`Precompiled`]: see `docs/threat-model.md`.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
-use crate::engine::{BoxError, Precompiler, Refusal};
+#[cfg(feature = "testing")]
+use crate::engine::Precompiler;
+use crate::engine::{BoxError, Refusal};
 use crate::sys::memory::Mapping;
 
 /// The first four bytes of every WebAssembly binary.
@@ -15,6 +17,7 @@ pub(crate) const MAGIC: [u8; 4] = *b"\0asm";
 
 /// What a WebAssembly binary is, by its preamble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
     /// A core module: version 1, layer 0.
     Module,
@@ -114,12 +117,13 @@ impl Wasm {
         })
     }
 
-    /// Maps a file. All readers of the file share its pages.
+    /// Maps a file, which nobody may be able to write to: one that is sealed, or a compiler's input.
+    /// All readers of the file share its pages.
     ///
     /// # Errors
     ///
     /// The file cannot be mapped, or is not a WebAssembly binary.
-    pub fn open(file: impl AsFd) -> Result<Self, BoxError> {
+    pub(crate) fn open(file: impl AsFd) -> Result<Self, BoxError> {
         let bytes = Mapping::of_file(file.as_fd())?;
         let kind = Kind::detect(bytes.as_ref())?;
         Ok(Self { bytes, kind })
@@ -159,12 +163,23 @@ impl Precompiled {
 
     /// Compiles a binary in this process, into anonymous memory that can no longer be changed.
     ///
-    /// For tests of an engine; a shim compiles in a process of its own.
+    /// For tests of an engine (feature `testing`); a shim compiles in a process of its own.
+    ///
+    /// # Safety
+    ///
+    /// An engine loads the output as native code. So it must be output of the engine's own
+    /// precompiler, or something that its loader refuses.
     ///
     /// # Errors
     ///
     /// What the precompiler says, or that there is no memory for its output.
-    pub fn compile(precompiler: &dyn Precompiler, wasm: &Wasm) -> Result<Self, BoxError> {
+    #[cfg(feature = "testing")]
+    #[expect(
+        unsafe_code,
+        reason = "its caller has to uphold what the cache does in a shim"
+    )]
+    pub unsafe fn compile(precompiler: &dyn Precompiler, wasm: &Wasm) -> Result<Self, BoxError> {
+        use std::io::Write;
         let native = precompiler.precompile(wasm.bytes())?;
         let mut file = crate::sys::memory::sealable_memfd(c"precompiled")?;
         file.write_all(&native)?;

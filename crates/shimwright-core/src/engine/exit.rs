@@ -11,7 +11,7 @@
 /// | a Linux program disappeared before it was executed, or an exec could not be started | 127 |
 /// | the guest trapped | 134, that is 128 + `SIGABRT` |
 /// | ended by signal *s* | 128 + *s*; 137 always means `SIGKILL`, perhaps from the kernel's OOM killer |
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status(u8);
 
 impl Status {

@@ -10,7 +10,7 @@ pub(crate) mod workload;
 use serde::de::DeserializeOwned;
 use std::cell::Cell;
 
-use crate::engine::artifact::Kind;
+use crate::engine::artifact::{Artifact, Kind};
 pub use crate::engine::limits::Limit;
 use crate::engine::workload::Workload;
 
@@ -62,19 +62,18 @@ pub trait Engine: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Decides whether this engine can run the workload.
+    /// Decides whether this engine can run the artifact.
     ///
     /// Called in the launcher process, before the sandbox is built, so that `create` fails with the
-    /// reason. Only the workload's [artifact](Workload::artifact) is set at this point; everything
-    /// else has its default. An artifact from the cache is given as
+    /// reason. An artifact from the cache is given as
     /// [`Artifact::Precompiled`](crate::Artifact::Precompiled).
     ///
     /// # Errors
     ///
     /// A [`Refusal`] with the reason. By default, core modules are accepted and everything else is
     /// refused.
-    fn accepts(&self, workload: &Workload) -> Result<(), Refusal> {
-        workload.artifact().require(Kind::Module)
+    fn accepts(&self, artifact: &Artifact) -> Result<(), Refusal> {
+        artifact.require(Kind::Module)
     }
 
     /// Declare the limits your engine enforces in [`run`](Engine::run).
@@ -152,7 +151,8 @@ pub struct Options {
 
 impl Options {
     /// Creates options from a table of names and values.
-    pub fn new(table: serde_json::Map<String, serde_json::Value>) -> Self {
+    #[cfg_attr(feature = "testing", visibility::make(pub))]
+    pub(crate) fn new(table: serde_json::Map<String, serde_json::Value>) -> Self {
         Self {
             table,
             read: Cell::new(false),

@@ -46,7 +46,7 @@ impl fmt::Debug for Workload {
 }
 
 /// A directory that the guest may use.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preopen {
     host: PathBuf,
     guest: String,
@@ -57,7 +57,8 @@ impl Preopen {
     ///
     /// The kernel decides whether the guest can write to it: the mount at `host` has the flags of
     /// the OCI mount.
-    pub fn new(host: impl Into<PathBuf>, guest: impl Into<String>) -> Self {
+    #[cfg_attr(feature = "testing", visibility::make(pub))]
+    pub(crate) fn new(host: impl Into<PathBuf>, guest: impl Into<String>) -> Self {
         Self {
             host: host.into(),
             guest: guest.into(),
@@ -78,7 +79,8 @@ impl Preopen {
 impl Workload {
     /// Creates a workload that calls [`DEFAULT_FUNCTION`], with the single argument `guest`, no
     /// environment and no preopens.
-    pub fn new(artifact: Artifact) -> Self {
+    #[cfg_attr(feature = "testing", visibility::make(pub))]
+    pub(crate) fn new(artifact: Artifact) -> Self {
         Self {
             artifact,
             function: DEFAULT_FUNCTION.to_owned(),
@@ -93,14 +95,16 @@ impl Workload {
 
     /// Sets the exported function to call.
     #[must_use]
-    pub fn with_function(mut self, function: impl Into<String>) -> Self {
+    #[cfg_attr(feature = "testing", visibility::make(pub))]
+    pub(crate) fn with_function(mut self, function: impl Into<String>) -> Self {
         self.function = function.into();
         self
     }
 
     /// Sets the arguments; the first is the program's name. Ignores an empty list.
     #[must_use]
-    pub fn with_args(mut self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    #[cfg_attr(feature = "testing", visibility::make(pub))]
+    pub(crate) fn with_args(mut self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let args: Vec<String> = args.into_iter().map(Into::into).collect();
         if !args.is_empty() {
             self.args = args;
@@ -110,7 +114,8 @@ impl Workload {
 
     /// Sets the environment.
     #[must_use]
-    pub fn with_env(
+    #[cfg_attr(feature = "testing", visibility::make(pub))]
+    pub(crate) fn with_env(
         mut self,
         env: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
     ) -> Self {
@@ -123,7 +128,8 @@ impl Workload {
 
     /// Sets the preopened directories.
     #[must_use]
-    pub fn with_preopens(mut self, preopens: impl IntoIterator<Item = Preopen>) -> Self {
+    #[cfg_attr(feature = "testing", visibility::make(pub))]
+    pub(crate) fn with_preopens(mut self, preopens: impl IntoIterator<Item = Preopen>) -> Self {
         self.preopens = preopens.into_iter().collect();
         self
     }
@@ -217,7 +223,10 @@ impl Workload {
     /// The destinations that the guest may connect and send to, by any protocol, if limited. What
     /// the guest receives and accepts is not limited.
     pub fn outbound(&self) -> Option<&Outbound> {
-        self.limits.outbound.as_ref()
+        self.limits
+            .outbound
+            .as_ref()
+            .map(|destinations| &destinations.0)
     }
 
     /// Whether the guest may look up names. It may always use numeric addresses.

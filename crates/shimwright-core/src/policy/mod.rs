@@ -4,12 +4,11 @@ pub(crate) mod capabilities;
 mod limits;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, Process, Spec};
 
 use crate::engine::limits::Limits;
-use crate::engine::workload::Preopen;
 use crate::error::Error;
 
 /// File systems of the kernel's that a guest has no use for and could do harm with: through
@@ -203,10 +202,10 @@ pub(crate) fn take_groups(spec: &mut Spec) -> Result<Vec<u32>, Error> {
         .collect()
 }
 
-/// The directories a guest may use: the container's root. What is mounted below it, and what of
+/// The directories a guest may use, and how it finds them: the container's root. What is mounted below it, and what of
 /// that can be written, is decided by the mounts of the spec, so by the kernel.
-pub(crate) fn preopens() -> Vec<Preopen> {
-    vec![Preopen::new("/", "/")]
+pub(crate) fn preopens() -> Vec<(PathBuf, String)> {
+    vec![("/".into(), "/".to_owned())]
 }
 
 /// The guest's environment, of what its limits let it have.

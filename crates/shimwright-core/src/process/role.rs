@@ -20,7 +20,7 @@ use crate::sys;
 /// The longest reason that is passed on, in bytes.
 const MAX_REASON: usize = 4096;
 
-/// Set to the descriptor of the orders of a [`runner`](crate::runner).
+/// Set to the descriptor of the configuration of a [`runner`](crate::runner).
 pub(crate) const RUNNER: &str = "SHIMWRIGHT_RUNNER";
 /// Set, to nothing, for a [`compiler`](crate::code::compiler).
 pub(crate) const COMPILER: &str = "SHIMWRIGHT_COMPILER";

@@ -1,93 +1,31 @@
 //! The runner: the container's first process, which is our own program in a fresh address space.
 //!
-//! It starts inside the finished sandbox, with no file of the node open but its orders and its
-//! artifact, and no environment but the number of the descriptor that holds its orders.
+//! It starts inside the finished sandbox, with no file of the node open but its configuration and its
+//! artifact, and no environment but the number of the descriptor that holds the configuration.
 
+mod config;
 pub(crate) mod host;
 pub(crate) mod libraries;
 pub(crate) mod protected;
 pub(crate) mod syscalls;
 
-use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use rustix::fs::{Mode, OFlags};
-use serde::{Deserialize, Serialize};
 
-use crate::engine::artifact::{Artifact, Kind, Precompiled, Wasm};
+pub(crate) use self::config::RunnerConfig;
+use crate::engine::artifact::{Artifact, Precompiled, Wasm};
 use crate::engine::exit::Status;
-use crate::engine::limits::Limits;
 use crate::engine::workload::{Preopen, Workload};
 use crate::engine::{BoxError, Exit};
-use crate::error::{self, Context, Error};
+use crate::error::{self, Context};
 use crate::process::idle;
 use crate::runner::host::Host;
 use crate::sys;
 use crate::sys::landlock::{self, Ruleset, files};
 
-/// What a runner is told: everything it needs for one run. It cannot be shown: a guest's arguments
-/// and variables may be secrets.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Orders {
-    pub(crate) function: String,
-    pub(crate) args: Vec<String>,
-    pub(crate) env: Vec<(String, String)>,
-    pub(crate) preopens: Vec<Preopen>,
-    /// The inherited descriptor of the artifact.
-    pub(crate) artifact: RawFd,
-    /// The artifact's kind if the cache supplied it as native code.
-    pub(crate) precompiled: Option<PrecompiledKind>,
-    pub(crate) limits: Limits,
-    /// The engine's options.
-    pub(crate) options: serde_json::Map<String, serde_json::Value>,
-}
-
-/// [`Kind`] on its way to the runner.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) enum PrecompiledKind {
-    Module,
-    Component,
-}
-
-impl From<Kind> for PrecompiledKind {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Module => Self::Module,
-            Kind::Component => Self::Component,
-        }
-    }
-}
-
-impl From<PrecompiledKind> for Kind {
-    fn from(kind: PrecompiledKind) -> Self {
-        match kind {
-            PrecompiledKind::Module => Self::Module,
-            PrecompiledKind::Component => Self::Component,
-        }
-    }
-}
-
-impl Orders {
-    /// Writes the orders down in memory that can no longer be changed.
-    pub(crate) fn write(&self) -> Result<OwnedFd, Error> {
-        let write = || -> Result<File, BoxError> {
-            let mut file = sys::memory::sealable_memfd(c"orders")?;
-            file.write_all(&serde_json::to_vec(self)?)?;
-            file.rewind()?;
-            sys::memory::seal(&file)?;
-            Ok(file)
-        };
-        Ok(write().context("write the runner's orders")?.into())
-    }
-
-    fn read(descriptor: RawFd) -> Result<Self, BoxError> {
-        let file = File::from(sys::fd::inherited(descriptor)?);
-        Ok(serde_json::from_reader(std::io::BufReader::new(file))?)
-    }
-}
-
-/// The environment of a runner whose orders are in `descriptor`.
+/// The environment of a runner whose configuration is in `descriptor`.
 pub(crate) fn environment(descriptor: &OwnedFd) -> String {
     format!(
         "{}={}",
@@ -100,8 +38,8 @@ pub(crate) fn environment(descriptor: &OwnedFd) -> String {
 pub(crate) fn main(host: &Host, descriptor: RawFd) -> Status {
     sys::signal::end_on_signals();
     let hidden = sys::process::hide().map_err(BoxError::from);
-    let orders = hidden.and_then(|()| Orders::read(descriptor));
-    let outcome = orders.and_then(|orders| run(host, orders));
+    let config = hidden.and_then(|()| RunnerConfig::read(descriptor));
+    let outcome = config.and_then(|config| run(host, config));
     let (status, reason) = match outcome {
         Ok(Exit::Code(code)) => return Status::from_code(code),
         Ok(Exit::Trap(reason)) => (Status::TRAPPED, reason),
@@ -119,23 +57,28 @@ pub(crate) fn main(host: &Host, descriptor: RawFd) -> Status {
     status
 }
 
-fn run(host: &Host, orders: Orders) -> Result<Exit, BoxError> {
-    if let Some(seconds) = orders.limits.time_limit {
+fn run(host: &Host, config: RunnerConfig) -> Result<Exit, BoxError> {
+    if let Some(seconds) = config.limits.time_limit {
         sys::signal::end_after(seconds);
     }
-    let file = sys::fd::inherited(orders.artifact)?;
-    let artifact = match orders.precompiled {
+    let file = sys::fd::inherited(config.artifact)?;
+    let artifact = match config.precompiled {
         Some(kind) => Artifact::Precompiled(Precompiled::trusted(file, kind.into())),
         None => Artifact::Wasm(Wasm::open(file)?),
     };
-    let has_network = !orders.limits.isolates_network();
+    let has_network = !config.limits.isolates_network();
     let workload = Workload::new(artifact)
-        .with_function(orders.function)
-        .with_args(orders.args)
-        .with_env(orders.env)
-        .with_preopens(orders.preopens)
-        .with_limits(orders.limits);
-    let engine = host.engine(&crate::engine::Options::new(orders.options))?;
+        .with_function(config.function)
+        .with_args(config.args)
+        .with_env(config.env)
+        .with_preopens(
+            config
+                .preopens
+                .into_iter()
+                .map(|(host, guest)| Preopen::new(host, guest)),
+        )
+        .with_limits(config.limits);
+    let engine = host.engine(&crate::engine::Options::new(config.options))?;
     if host.libraries.is_some() {
         engine.load()?;
         libraries::leave()?;

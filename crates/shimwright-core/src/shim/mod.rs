@@ -88,8 +88,8 @@ impl Shim {
         // Before anything of ours, or a fork of it, is where an image could supply libraries.
         sys::process::built_in_name_lookup();
         let descriptor = |name| -> Option<RawFd> { std::env::var(name).ok()?.parse().ok() };
-        if let Some(orders) = descriptor(role::RUNNER) {
-            return runner::main(&self.host, orders).into();
+        if let Some(config) = descriptor(role::RUNNER) {
+            return runner::main(&self.host, config).into();
         }
         if std::env::var_os(role::COMPILER).is_some() {
             let mut args = std::env::args().skip(1);

@@ -14,7 +14,8 @@ pub struct LinearMemory(Account);
 
 impl LinearMemory {
     /// Creates an unused budget; `limit` is in bytes.
-    pub fn new(limit: Option<u64>) -> Self {
+    #[cfg_attr(feature = "testing", visibility::make(pub))]
+    pub(crate) fn new(limit: Option<u64>) -> Self {
         Self(Account::new(limit))
     }
 

@@ -14,8 +14,7 @@ pub(crate) mod table_elements;
 use self::declare::limits;
 use self::environment::Environment;
 use self::linear_memory::PAGE;
-use self::setting::{Network, Rootfs};
-use crate::engine::outbound::Outbound;
+use self::setting::{Destinations, Network, Rootfs};
 
 /// The fewest files a runner can be set up and an engine can run with.
 const FEWEST_FILES: u64 = 64;
@@ -45,7 +44,7 @@ limits! {
     network: Network, "none or container", |_| true;
     /// Where in that network it may connect and send to. Without a network there is nothing to be
     /// reached.
-    outbound: Outbound, "none or a list of networks and ports", |_| true,
+    outbound: Destinations, "none or a list of networks and ports", |_| true,
         engine Outbound if |limits| !limits.isolates_network();
     /// Where names are looked up.
     name_lookup: Network, "none or container", |_| true,

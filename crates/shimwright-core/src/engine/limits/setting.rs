@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::environment::Environment;
-use crate::engine::outbound::Outbound;
+use crate::engine::outbound::{NotADestination, Outbound};
 
 /// What a guest sees of its image, least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -103,17 +103,37 @@ impl<T: Ord + Display + Clone + FromStr> Setting for T {
     }
 }
 
-impl Setting for Outbound {
+/// [`Outbound`] as it is written: the contract's own type cannot be serialized.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+pub(crate) struct Destinations(pub(crate) Outbound);
+
+impl TryFrom<Vec<String>> for Destinations {
+    type Error = NotADestination;
+
+    fn try_from(list: Vec<String>) -> Result<Self, NotADestination> {
+        Outbound::new(list).map(Self)
+    }
+}
+
+impl From<Destinations> for Vec<String> {
+    fn from(Destinations(outbound): Destinations) -> Self {
+        outbound.list()
+    }
+}
+
+impl Setting for Destinations {
     fn read(text: &str) -> Result<Self, Option<String>> {
-        Self::new(list(text).ok_or(None)?).map_err(|error| Some(error.to_string()))
+        let outbound = Outbound::new(list(text).ok_or(None)?);
+        outbound.map(Self).map_err(|error| Some(error.to_string()))
     }
 
     fn is_within(&self, most: &Self) -> bool {
-        Self::is_within(self, most)
+        self.0.is_within(&most.0)
     }
 
     fn text(&self) -> String {
-        list_text(self.clone().into())
+        list_text(self.0.list())
     }
 }
 

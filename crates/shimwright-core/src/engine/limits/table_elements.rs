@@ -9,7 +9,8 @@ pub struct TableElements(Account);
 
 impl TableElements {
     /// Creates an unused budget.
-    pub fn new(limit: Option<u64>) -> Self {
+    #[cfg_attr(feature = "testing", visibility::make(pub))]
+    pub(crate) fn new(limit: Option<u64>) -> Self {
         Self(Account::new(limit))
     }
 

@@ -341,13 +341,12 @@ static RESTRICTED: AtomicBool = AtomicBool::new(false);
 
 /// Restricts this process permanently, in all of its threads, to the system calls that engines need.
 ///
-/// A runner calls it before [`Engine::run`](crate::Engine::run). Call it in a test of an engine to
-/// see whether the engine works under the filter.
+/// A runner calls it before [`Engine::run`](crate::Engine::run).
 ///
 /// # Errors
 ///
 /// The kernel has no such filters, or an earlier filter forbids adding one.
-pub fn restrict_system_calls() -> io::Result<()> {
+pub(crate) fn restrict_system_calls() -> io::Result<()> {
     RESTRICTED.store(true, Ordering::Relaxed);
     // A guest of ours has this already; without it, adding a filter is a privilege.
     rustix::thread::set_no_new_privs(true)?;
@@ -364,8 +363,7 @@ pub fn restrict_system_calls() -> io::Result<()> {
 /// The kernel then refuses every executable mapping, of files too, and every change that makes memory
 /// executable. Kernels since 6.3 are told so a second time (`PR_SET_MDWE` of `prctl(2)`).
 ///
-/// It does nothing in a process that has not called [`restrict_system_calls`]: such a process is not
-/// a runner, but may be a test that runs several guests.
+/// It does nothing in a process that is not a runner: that may be a test that runs several guests.
 ///
 /// # Errors
 ///
