@@ -80,10 +80,11 @@ struct Owner {
 }
 
 /// Modules that decide and do no I/O.
-const PURE: [&str; 3] = [
+const PURE: [&str; 4] = [
     "crates/shimwright-core/src/code/image.rs",
     "crates/shimwright-core/src/policy/mod.rs",
-    "crates/shimwright-core/src/service/state.rs",
+    "crates/shimwright-core/src/service/event.rs",
+    "crates/shimwright-core/src/service/state/mod.rs",
 ];
 
 /// The example engine, and how long it may become before it is no longer an example.

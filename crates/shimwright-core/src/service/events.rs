@@ -7,16 +7,17 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use containerd_shim_protos::protobuf::{Message, MessageField};
+use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim::events::ForwardRequest;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
 use containerd_shim_protos::ttrpc::context::with_duration;
 use containerd_shim_protos::ttrpc::{Code, Error};
 use tokio::sync::Notify;
+
+use super::event::Event;
 
 /// How long containerd may take to accept one event.
 const SEND_BOUND: Duration = Duration::from_secs(5);
@@ -48,36 +49,29 @@ impl Events {
         })
     }
 
-    /// Puts an event at the end of the queue. Never waits.
-    pub(crate) fn publish<M: Message>(&self, topic: &str, event: &M) {
-        self.publish_at_most(usize::MAX, topic, event);
-    }
-
-    /// The same, unless as many equal events wait to be delivered: for what can happen to a task
-    /// any number of times.
-    pub(crate) fn publish_at_most<M: Message>(&self, most: usize, topic: &str, event: &M) {
-        let value = match event.write_to_bytes() {
-            Ok(value) => value,
+    /// Puts an event at the end of the queue, unless as many of its like wait to be delivered as
+    /// may. Never waits.
+    pub(super) fn publish(&self, event: &Event) {
+        let topic = event.topic();
+        let content = match event.encode() {
+            Ok(content) => content,
             Err(error) => {
                 tracing::error!(%error, topic, "cannot encode an event");
                 return;
             }
         };
-        let any = Any {
-            type_url: type_url::<M>(),
-            value,
-            ..Any::default()
-        };
         let envelope = Envelope {
-            timestamp: MessageField::some(std::time::SystemTime::now().into()),
+            timestamp: MessageField::some(SystemTime::now().into()),
             namespace: self.namespace.clone(),
             topic: topic.to_owned(),
-            event: MessageField::some(any),
+            event: MessageField::some(content),
             ..Envelope::default()
         };
         let mut queue = self.lock();
         let is_equal = |waiting: &&Envelope| waiting.event == envelope.event;
-        if most < usize::MAX && queue.iter().filter(is_equal).count() >= most {
+        if let Some(most) = event.most()
+            && queue.iter().filter(is_equal).count() >= most
+        {
             return;
         }
         queue.push_back(envelope);
@@ -182,39 +176,10 @@ fn with_scheme(address: &str) -> String {
     }
 }
 
-/// containerd knows events by their bare names.
-///
-/// Put together, as the message's descriptor is all descriptors of its file and of those it
-/// imports, which would stay in memory.
-fn type_url<M: Message>() -> String {
-    format!("containerd.events.{}", M::NAME)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use containerd_shim_protos::events::task::{
-        TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskPaused,
-        TaskResumed, TaskStart,
-    };
-    use containerd_shim_protos::protobuf::MessageFull;
     use containerd_shim_protos::ttrpc::get_status;
-
-    #[test]
-    fn names_are_those_of_the_descriptors() {
-        fn check<M: MessageFull>() {
-            assert_eq!(type_url::<M>(), M::descriptor().full_name());
-        }
-        check::<TaskCreate>();
-        check::<TaskStart>();
-        check::<TaskExit>();
-        check::<TaskDelete>();
-        check::<TaskExecAdded>();
-        check::<TaskExecStarted>();
-        check::<TaskOOM>();
-        check::<TaskPaused>();
-        check::<TaskResumed>();
-    }
 
     #[test]
     fn only_an_answer_is_a_refusal() {
@@ -230,16 +195,15 @@ mod tests {
     #[test]
     fn what_repeats_does_not_pile_up() {
         let events = Events::new("n");
-        let event = |id: &str| TaskOOM {
-            container_id: id.to_owned(),
-            ..Default::default()
-        };
-        for _ in 0..5 {
-            events.publish_at_most(2, "/tasks/oom", &event("a"));
-            events.publish_at_most(2, "/tasks/oom", &event("b"));
+        for _ in 0..20 {
+            events.publish(&Event::out_of_memory("a"));
+            events.publish(&Event::out_of_memory("b"));
+            events.publish(&Event::paused("a"));
         }
-        assert_eq!(events.lock().len(), 4);
-        events.publish("/tasks/oom", &event("a"));
-        assert_eq!(events.lock().len(), 5);
+        let waiting = |topic| {
+            let queue = events.lock();
+            queue.iter().filter(|event| event.topic == topic).count()
+        };
+        assert_eq!((waiting("/tasks/oom"), waiting("/tasks/paused")), (16, 20));
     }
 }

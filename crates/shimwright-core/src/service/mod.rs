@@ -2,12 +2,16 @@
 //! where the tasks of this shim meet the messages of the protocol.
 
 mod client;
+mod control;
+mod event;
 pub(crate) mod events;
-mod execs;
+mod exec;
 mod io;
 pub(crate) mod log;
+mod process;
 mod reply;
 mod state;
+mod task;
 mod tasks;
 
 use std::collections::HashMap;
@@ -181,7 +185,7 @@ impl TaskService for Service {
         request: api::WaitRequest,
     ) -> TtrpcResult<api::WaitResponse> {
         let target = self.target(&request.id, &request.exec_id)?;
-        Ok(reply::wait(target.exit().await))
+        Ok(reply::wait(target.process().exit().await))
     }
 
     async fn kill(&self, _: &TtrpcContext, request: api::KillRequest) -> TtrpcResult<api::Empty> {
@@ -227,14 +231,11 @@ impl TaskService for Service {
         request: api::ConnectRequest,
     ) -> TtrpcResult<api::ConnectResponse> {
         // It is how containerd finds out that a shim is alive, so it never fails.
-        let init = self
-            .tasks
-            .find(&request.id)
-            .ok()
-            .and_then(|task| task.state().init());
+        let found = self.tasks.find(&request.id).ok();
+        let process = found.and_then(|task| task.process.state().process());
         Ok(api::ConnectResponse {
             shim_pid: std::process::id(),
-            task_pid: init.map_or(0, |init| init.pid.unsigned_abs()),
+            task_pid: reply::pid(process),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Default::default()
         })
@@ -276,7 +277,7 @@ impl TaskService for Service {
     ) -> TtrpcResult<api::Empty> {
         let target = self.target(&request.id, &request.exec_id)?;
         if request.stdin {
-            target.io().close_stdin();
+            target.process().io.close_stdin();
         }
         Ok(api::Empty::new())
     }
@@ -326,7 +327,7 @@ impl TaskService for Service {
         request: api::ResizePtyRequest,
     ) -> TtrpcResult<api::Empty> {
         let target = self.target(&request.id, &request.exec_id)?;
-        let resized = target.resize(request.width, request.height);
+        let resized = target.process().resize(request.width, request.height);
         resized.map_err(|error| reply::error(&error))?;
         Ok(api::Empty::new())
     }

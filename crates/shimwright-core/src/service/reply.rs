@@ -1,6 +1,5 @@
 //! Our types as messages of the protocol.
 
-use std::os::fd::AsFd;
 use std::time::SystemTime;
 
 use containerd_shim_protos::api;
@@ -12,12 +11,12 @@ use containerd_shim_protos::ttrpc::{self, Code as RpcCode};
 use containerd_shim_protos::types::task::{ProcessInfo, Status as ApiStatus};
 use tokio::task::JoinError;
 
-use super::execs::Exec;
-use super::tasks::{Target, Task};
+use super::state::{Exited, State};
+use super::task::Task;
+use super::tasks::Target;
 use crate::cgroup::stats;
 use crate::config::identity::ProcessId;
 use crate::error::{self, Code, Error};
-use crate::service::state::{ExecState, Exited, State};
 
 /// The only conversion to an error of the protocol: the whole chain, once.
 pub(super) fn error(error: &Error) -> ttrpc::Error {
@@ -53,63 +52,44 @@ pub(super) fn pid(init: Option<ProcessId>) -> u32 {
 }
 
 pub(super) fn state(target: &Target) -> api::StateResponse {
-    let (task, process) = match target {
-        Target::Init(task) => (task, init_state(task)),
-        Target::Exec(task, exec) => (task, exec_state(exec)),
-    };
-    let paths = &target.io().paths;
+    let process = target.process();
+    let state = process.state();
+    let paths = &process.io.paths;
     api::StateResponse {
-        bundle: task.bundle.directory().to_string_lossy().into_owned(),
+        id: process.id().to_owned(),
+        exec_id: process.name.exec.clone().unwrap_or_default(),
+        bundle: target
+            .task
+            .bundle
+            .directory()
+            .to_string_lossy()
+            .into_owned(),
+        pid: pid(state.process()),
+        status: EnumOrUnknown::new(status(state)),
+        exit_status: state.exited().map_or(0, |exited| exited.status.into()),
+        exited_at: exited_at(state.exited()),
         stdin: paths.stdin.clone(),
         stdout: paths.stdout.clone(),
         stderr: paths.stderr.clone(),
         terminal: paths.terminal,
-        ..process
+        ..Default::default()
     }
 }
 
-fn init_state(task: &Task) -> api::StateResponse {
-    let state = task.state();
-    let status = match state {
-        State::Creating => ApiStatus::UNKNOWN,
-        State::Created { .. } => ApiStatus::CREATED,
+/// An exec that is being started is created for containerd. A task that is being created is not
+/// found, so nobody sees its state.
+fn status(state: State) -> ApiStatus {
+    match state {
+        State::Added | State::Creating | State::Created { .. } => ApiStatus::CREATED,
         State::Running { .. } => ApiStatus::RUNNING,
         State::Pausing { .. } => ApiStatus::PAUSING,
         State::Paused { .. } => ApiStatus::PAUSED,
         State::Stopped { .. } => ApiStatus::STOPPED,
-    };
-    api::StateResponse {
-        id: task.id.clone(),
-        ..process_state(status, state.init(), state.exited())
     }
 }
 
-fn exec_state(exec: &Exec) -> api::StateResponse {
-    let state = exec.state();
-    let status = match state {
-        ExecState::Added | ExecState::Starting => ApiStatus::CREATED,
-        ExecState::Running { .. } => ApiStatus::RUNNING,
-        ExecState::Stopped { .. } => ApiStatus::STOPPED,
-    };
-    api::StateResponse {
-        id: exec.id.clone(),
-        exec_id: exec.id.clone(),
-        ..process_state(status, state.process(), state.exited())
-    }
-}
-
-fn process_state(
-    status: ApiStatus,
-    process: Option<ProcessId>,
-    exited: Option<Exited>,
-) -> api::StateResponse {
-    api::StateResponse {
-        pid: pid(process),
-        status: EnumOrUnknown::new(status),
-        exit_status: exited.map_or(0, |exited| exited.status.into()),
-        exited_at: exited.map_or(MessageField::none(), |exited| timestamp(exited.at)),
-        ..Default::default()
-    }
+fn exited_at(exited: Option<Exited>) -> MessageField<Timestamp> {
+    exited.map_or(MessageField::none(), |exited| timestamp(exited.at))
 }
 
 pub(super) fn wait(exited: Exited) -> api::WaitResponse {
@@ -124,7 +104,7 @@ pub(super) fn delete(process: Option<ProcessId>, exited: Option<Exited>) -> api:
     api::DeleteResponse {
         pid: pid(process),
         exit_status: exited.map_or(0, |exited| exited.status.into()),
-        exited_at: exited.map_or(MessageField::none(), |exited| timestamp(exited.at)),
+        exited_at: exited_at(exited),
         ..Default::default()
     }
 }
@@ -140,7 +120,7 @@ pub(super) fn pids(task: &Task) -> Result<api::PidsResponse, Error> {
         .into_iter()
         .map(|pid| pid.as_raw_nonzero().get().unsigned_abs())
         .collect();
-    if let Some(init) = task.state().init()
+    if let Some(init) = task.process.state().process()
         && !pids.contains(&init.pid.unsigned_abs())
     {
         pids.insert(0, init.pid.unsigned_abs());
@@ -182,30 +162,11 @@ fn details(exec: &str) -> MessageField<Any> {
 
 pub(super) fn stats(task: &Task) -> Result<api::StatsResponse, Error> {
     let metrics = stats::read(&task.cgroups()).ok_or_else(|| Error::NotFound {
-        id: format!("{}'s control group", task.id),
+        id: format!("{}'s control group", task.id()),
     })?;
     Ok(api::StatsResponse {
         stats: MessageField::some(metrics),
         ..Default::default()
-    })
-}
-
-/// Whether the process behind a handle can still be signalled.
-pub(super) fn send_signal(handle: impl AsFd, signal: u32) -> Result<(), Error> {
-    let Some(signal) = i32::try_from(signal)
-        .ok()
-        .filter(|signal| (0..=64).contains(signal))
-    else {
-        return Err(Error::invalid(format!("unknown signal {signal}")));
-    };
-    crate::sys::signal::pidfd_send_signal(handle, signal).map_err(|error| {
-        match error.raw_os_error() {
-            Some(libc::ESRCH) => Error::Finished,
-            _ => Error::Failed {
-                action: format!("send signal {signal}"),
-                source: error.into(),
-            },
-        }
     })
 }
 

@@ -5,41 +5,38 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use containerd_shim_protos::api::UpdateTaskRequest;
-use containerd_shim_protos::events::task::{TaskOOM, TaskPaused, TaskResumed};
-use containerd_shim_protos::topics;
 use oci_spec::runtime::LinuxResources;
 
-use super::{Task, Tasks};
+use super::event::{Event, WAITING_REPORTS};
+use super::state::State;
+use super::task::Task;
+use super::tasks::Tasks;
 use crate::cgroup::freezer::Freezer;
+use crate::cgroup::oom::Oom;
 use crate::container::update;
 use crate::error::{Context, Error};
-use crate::service::state::State;
 
 /// How long a container may take to freeze. A client has no deadline of its own here, and most
 /// freeze within a millisecond.
 const FREEZE_BOUND: Duration = Duration::from_secs(5);
 
-/// How many reports of missing memory may wait for containerd for each task: it may be away while
-/// a container keeps losing processes.
-const WAITING_REPORTS: usize = 8;
-
 impl Tasks {
     /// Freezes every process of a task.
-    pub(in super::super) async fn pause(&self, id: &str) -> Result<(), Error> {
+    pub(super) async fn pause(&self, id: &str) -> Result<(), Error> {
         let task = self.find(id)?;
         let _changing = task.changing.write().await;
         task.pause().await
     }
 
     /// Lets the processes of a paused task go on.
-    pub(in super::super) async fn resume(&self, id: &str) -> Result<(), Error> {
+    pub(super) async fn resume(&self, id: &str) -> Result<(), Error> {
         let task = self.find(id)?;
         let _changing = task.changing.write().await;
         task.resume()
     }
 
     /// Changes the limits of a task.
-    pub(in super::super) async fn update(&self, request: UpdateTaskRequest) -> Result<(), Error> {
+    pub(super) async fn update(&self, request: UpdateTaskRequest) -> Result<(), Error> {
         let task = self.find(&request.id)?;
         let resources = resources(&request)?;
         let _changing = task.changing.write().await;
@@ -50,53 +47,40 @@ impl Tasks {
 impl Task {
     async fn pause(&self) -> Result<(), Error> {
         let freezer = self.freezer("pause")?;
-        self.change(State::pausing)?;
-        let mut state = self.state.subscribe();
+        self.process.change(State::pausing)?;
+        let mut state = self.process.subscribe();
         let frozen = tokio::select! {
             frozen = freezer.freeze(FREEZE_BOUND) => frozen.context("freeze the container"),
             // It has ended, or was killed and thawed for that: nobody may freeze it again.
             _ = state.wait_for(|state| !matches!(state, State::Pausing { .. })) => Ok(()),
         };
-        let paused = frozen.and_then(|()| self.change(State::paused));
+        let paused = frozen.and_then(|()| self.process.change(State::paused));
         if paused.is_err() {
             self.thaw();
-            return paused;
         }
-        let event = TaskPaused {
-            container_id: self.id.clone(),
-            ..Default::default()
-        };
-        self.shared
-            .events
-            .publish(topics::TASK_PAUSED_EVENT_TOPIC, &event);
-        Ok(())
+        paused
     }
 
     fn resume(&self) -> Result<(), Error> {
-        self.state().resumable()?;
+        self.process.state().resumable(&self.process.name)?;
         let freezer = self.freezer("resume")?;
         freezer.thaw().context("thaw the container")?;
-        self.state.send_if_modified(State::thawed);
-        let event = TaskResumed {
-            container_id: self.id.clone(),
-            ..Default::default()
-        };
-        self.shared
-            .events
-            .publish(topics::TASK_RESUMED_EVENT_TOPIC, &event);
-        Ok(())
+        self.process.change(State::resumed)
     }
 
     /// Thaws what is or is being frozen, without telling anybody: a frozen process of version 1
     /// does not even end when it is killed (`freezer-subsystem.rst`).
-    pub(super) fn thaw(&self) {
-        self.state.send_if_modified(State::thawed);
+    fn thaw(&self) {
+        self.process.thawed();
         self.cgroups().thaw();
     }
 
     /// Thaws a task that has been killed.
     pub(super) fn thaw_to_end(&self) {
-        if matches!(self.state(), State::Pausing { .. } | State::Paused { .. }) {
+        if matches!(
+            self.process.state(),
+            State::Pausing { .. } | State::Paused { .. }
+        ) {
             self.thaw();
         }
     }
@@ -108,7 +92,7 @@ impl Task {
     }
 
     async fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
-        self.state().updatable()?;
+        self.process.state().updatable(&self.process.name)?;
         let cgroups = self.cgroups();
         let launcher = self.launch(|| update::update(&self.bundle, &cgroups, resources))?;
         launcher.reply().await.map(drop)
@@ -116,7 +100,7 @@ impl Task {
 
     /// Reports missing memory until the task has ended.
     pub(super) async fn watch_memory(self: Arc<Self>) {
-        let Some(oom) = self.sandbox.get().and_then(|sandbox| sandbox.oom.as_ref()) else {
+        let Some(oom) = self.oom() else {
             return;
         };
         let watching = async {
@@ -126,32 +110,28 @@ impl Task {
             }
         };
         let error = tokio::select! {
-            _ = self.exit() => return,
+            _ = self.process.exit() => return,
             error = watching => error,
         };
         // What is killed meanwhile is reported when the task ends.
-        tracing::warn!(%error, id = self.id, "cannot wait for missing memory");
-        self.exit().await;
+        tracing::warn!(%error, id = self.id(), "cannot wait for missing memory");
+        self.process.exit().await;
     }
 
     /// Reports what has not been reported yet: the notice may come later than the end, or never.
     pub(super) fn report_oom(&self) {
-        let oom = self.sandbox.get().and_then(|sandbox| sandbox.oom.as_ref());
-        if let Some(oom) = oom {
+        if let Some(oom) = self.oom() {
             self.publish_oom(oom.kills());
         }
     }
 
+    fn oom(&self) -> Option<&Oom> {
+        self.sandbox().ok()?.oom.as_ref()
+    }
+
     fn publish_oom(&self, kills: u64) {
-        let event = TaskOOM {
-            container_id: self.id.clone(),
-            ..Default::default()
-        };
         for _ in 0..kills.min(WAITING_REPORTS as u64) {
-            let topic = topics::TASK_OOM_EVENT_TOPIC;
-            self.shared
-                .events
-                .publish_at_most(WAITING_REPORTS, topic, &event);
+            self.shared.events.publish(&Event::out_of_memory(self.id()));
         }
     }
 }

@@ -1,0 +1,292 @@
+//! Further processes of a task, its execs, and what each call does to them.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use containerd_shim_protos::api::ExecProcessRequest;
+use oci_spec::runtime::Process as Spec;
+use tokio::io::Interest;
+use tokio::sync::oneshot;
+
+use super::client::Wanted;
+use super::event::Event;
+use super::io::{Pending, StreamPaths};
+use super::process::{Process, send_signal};
+use super::reply;
+use super::state::{Exited, Name, State};
+use super::task::{Sandbox, Task, mistaken};
+use crate::config::bundle::validate_id;
+use crate::config::identity::ProcessId;
+use crate::container::join::Join;
+use crate::container::program::Programs;
+use crate::engine::exit::Status;
+use crate::error::{Context, Error};
+use crate::process::launcher::{Launcher, Reply};
+use crate::stdio::Stdio;
+use crate::sys;
+
+/// How long a process that has been told to go on may take to execute its program.
+const EXECUTE_BOUND: Duration = Duration::from_secs(10);
+
+/// One exec.
+pub(super) struct Exec {
+    pub(super) process: Process,
+    spec: Spec,
+}
+
+/// Shows of the spec how many arguments it has and the names of its variables: the rest may be
+/// secrets, and the state of a shim is written to the log.
+impl fmt::Debug for Exec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let args = self.spec.args().as_ref().map_or(0, Vec::len);
+        let env = self.spec.env().as_deref().unwrap_or_default();
+        let name = |variable: &String| variable.split('=').next().unwrap_or_default().to_owned();
+        f.debug_struct("Exec")
+            .field("process", &self.process)
+            .field("args", &args)
+            .field("env", &env.iter().map(name).collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+impl Task {
+    /// Finds an exec.
+    pub(super) fn exec(&self, exec: &str) -> Result<Arc<Exec>, Error> {
+        let found = self.execs().get(exec).cloned();
+        found.ok_or_else(|| Error::ExecNotFound {
+            id: self.id().to_owned(),
+            exec: exec.to_owned(),
+        })
+    }
+
+    /// The execs whose processes run, by pid.
+    pub(super) fn exec_pids(&self) -> HashMap<u32, String> {
+        let running = |process: &Process| {
+            let killable = process.state().killable(&process.name);
+            Some((reply::pid(Some(killable.ok()?)), process.id().to_owned()))
+        };
+        self.execs()
+            .values()
+            .filter_map(|exec| running(&exec.process))
+            .collect()
+    }
+
+    /// Takes note of a process to be started later.
+    pub(super) fn add_exec(&self, request: &ExecProcessRequest) -> Result<(), Error> {
+        validate_id("exec", &request.exec_id)?;
+        self.process.state().joinable(&self.process.name)?;
+        let spec = request.spec.as_ref().map(|any| any.value.as_slice());
+        let spec: Spec = serde_json::from_slice(spec.unwrap_or_default())
+            .map_err(|error| Error::invalid(format!("the process of the exec: {error}")))?;
+        let paths = StreamPaths {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+            terminal: request.terminal,
+        };
+        let name = Name::exec(self.id(), &request.exec_id);
+        let event = Event::exec_added(self.id(), &request.exec_id);
+        match self.execs().entry(request.exec_id.clone()) {
+            Entry::Occupied(_) => {
+                return Err(Error::ExecExists {
+                    id: self.id().to_owned(),
+                    exec: request.exec_id.clone(),
+                });
+            }
+            Entry::Vacant(free) => free.insert(Arc::new(Exec {
+                process: Process::new(name, paths, State::Added, &self.shared.events),
+                spec,
+            })),
+        };
+        self.shared.events.publish(&event);
+        Ok(())
+    }
+
+    /// Starts an exec and returns the pid of its process.
+    pub(super) async fn start_exec(
+        self: &Arc<Self>,
+        exec: &Arc<Exec>,
+        wanted: &Wanted,
+    ) -> Result<u32, Error> {
+        // What joins a container that is being paused would be frozen half made.
+        let _unchanged = self.changing.read().await;
+        let init = self.process.state().joinable(&self.process.name)?;
+        exec.process.change(State::creating)?;
+        let (process, ended) = match self.join(exec, init, wanted).await {
+            Ok(joined) => joined,
+            Err(error) => {
+                exec.process.ended(Exited::now(Status::NOT_STARTED));
+                return Err(error);
+            }
+        };
+        exec.process
+            .change(|state, name| state.joined(name, process))?;
+        let started = Arc::clone(exec);
+        tokio::spawn(async move {
+            // The sender is dropped only if the reaper is, that is, with the shim.
+            if let Ok(status) = ended.await {
+                started.process.ended(Exited::now(status));
+            }
+        });
+        Ok(reply::pid(Some(process)))
+    }
+
+    /// Forgets an exec that has ended or was never started, and says how it ended.
+    pub(super) async fn delete_exec(
+        &self,
+        exec: &Exec,
+    ) -> Result<(Option<ProcessId>, Option<Exited>), Error> {
+        let state = exec.process.state();
+        state.deletable(&exec.process.name)?;
+        // From here on it can neither be found nor be started.
+        self.execs().remove(exec.process.id());
+        exec.process.stopped(Exited::now(Status::from_code(0)));
+        exec.process.io.close(exec.process.id()).await;
+        Ok((state.process(), state.exited()))
+    }
+
+    /// Waits until every exec that has been started has ended.
+    pub(super) async fn execs_ended(&self) {
+        let execs: Vec<_> = self.execs().values().cloned().collect();
+        for exec in execs {
+            if exec.process.state() != State::Added {
+                exec.process.exit().await;
+            }
+        }
+    }
+
+    /// Forgets every exec of a task that is being deleted.
+    pub(super) async fn close_execs(&self) {
+        let execs: Vec<_> = self.execs().drain().collect();
+        for (id, exec) in execs {
+            exec.process.stopped(Exited::now(Status::KILLED));
+            exec.process.io.close(&id).await;
+        }
+    }
+
+    fn execs(&self) -> MutexGuard<'_, HashMap<String, Arc<Exec>>> {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the process of an exec and has it execute its program.
+    async fn join(
+        &self,
+        exec: &Exec,
+        init: ProcessId,
+        wanted: &Wanted,
+    ) -> Result<(ProcessId, oneshot::Receiver<Status>), Error> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let socket = format!("exec-{}.sock", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let sandbox = self.sandbox()?;
+        let (stdio, client) = self.open(&exec.process.io, &sandbox.options).await?;
+        let notify = self.bundle.libcontainer().join(self.id()).join(&socket);
+        let launching = self.shared.reaper.launching();
+        let launcher = self.launch_join(exec, init, (&notify, stdio), wanted)?;
+        let answer = wanted.answer(launcher).await;
+        let told = self.notify(&socket);
+        // It has served its purpose, or there never was one.
+        let _ = std::fs::remove_file(&notify);
+        let (reply, handles) = answer?;
+        let mut handles = handles.into_iter();
+        let (Reply::Joined { process }, Some(handle), Some(failure)) =
+            (reply, handles.next(), handles.next())
+        else {
+            return Err(mistaken("exec"));
+        };
+        let ended = launching.named(process.pid);
+        let handle = exec.process.made(handle);
+        let executed = exec.execute(client, handles.next(), told, failure);
+        if let Err(error) = executed.await {
+            // It may have ended by itself.
+            let _ = send_signal(handle, libc::SIGKILL.unsigned_abs());
+            return Err(error);
+        }
+        Ok((process, ended))
+    }
+
+    /// Starts the launcher that makes the process of an exec, which waits at a socket.
+    fn launch_join(
+        &self,
+        exec: &Exec,
+        init: ProcessId,
+        (notify, stdio): (&Path, Stdio),
+        wanted: &Wanted,
+    ) -> Result<Launcher, Error> {
+        let Sandbox {
+            cgroups,
+            kind,
+            options,
+            ..
+        } = self.sandbox()?;
+        let shared = &self.shared;
+        let handle = self.process.handle()?;
+        let mut keep = self.keep(&stdio);
+        keep.extend([handle.as_raw_fd(), wanted.descriptor()]);
+        Launcher::start(&shared.reaper, &keep, || {
+            let shim_alive = shared.alive.0.try_clone().context("duplicate a pipe")?;
+            let wanted = wanted.try_clone()?;
+            let join = Join {
+                programs: Programs {
+                    host: shared.host,
+                    id: self.id(),
+                    options,
+                    store: &shared.store,
+                    overlay: &[],
+                    shim_alive: Arc::new(shim_alive),
+                    wanted: &wanted,
+                },
+                bundle: &self.bundle,
+                kind: *kind,
+                cgroups,
+                init,
+                handle,
+                process: exec.spec.clone(),
+                notify: notify.to_owned(),
+            };
+            join.run(stdio)
+        })
+    }
+}
+
+impl Exec {
+    /// Connects the process, which was told to go on, and waits until it has executed its program.
+    async fn execute(
+        &self,
+        client: Pending,
+        master: Option<OwnedFd>,
+        told: std::io::Result<()>,
+        failure: OwnedFd,
+    ) -> Result<(), Error> {
+        self.process.io.connect(client, master)?;
+        told.context("start the process")?;
+        let said = tokio::time::timeout(EXECUTE_BOUND, read_all(failure));
+        let said = said.await.context("execute the program")?;
+        match said.context("hear from the process")?.as_str() {
+            "" => Ok(()),
+            reason => Err(Error::invalid(reason)),
+        }
+    }
+}
+
+/// Reads a pipe until its writers are gone: what it says is short.
+async fn read_all(pipe: OwnedFd) -> std::io::Result<String> {
+    rustix::io::ioctl_fionbio(&pipe, true)?;
+    let pipe = sys::fd::watch(pipe)?;
+    let mut said = Vec::new();
+    loop {
+        let mut chunk = [0; 1024];
+        let read = pipe.async_io(Interest::READABLE, |pipe| {
+            Ok(rustix::io::read(pipe, &mut chunk)?)
+        });
+        match read.await? {
+            0 => return Ok(String::from_utf8_lossy(&said).into_owned()),
+            length => said.extend_from_slice(&chunk[..length]),
+        }
+    }
+}
