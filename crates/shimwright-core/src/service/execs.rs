@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -18,14 +18,14 @@ use tokio::sync::{oneshot, watch};
 use super::client::Wanted;
 use super::io::{Io, StreamPaths};
 use super::reply;
-use super::tasks::{Task, exited, mistaken};
+use super::tasks::{Task, exited};
 use crate::config::bundle::validate_id;
 use crate::config::identity::ProcessId;
-use crate::container::join::Join;
+use crate::container::join::{Join, Joined};
 use crate::container::program::Programs;
 use crate::engine::exit::Status;
 use crate::error::{Context, Error};
-use crate::process::launcher::{Launcher, Reply};
+use crate::process::launcher::Launcher;
 use crate::service::state::{ExecState, Exited};
 use crate::sys;
 
@@ -240,50 +240,52 @@ impl Task {
         let sandbox = self.sandbox()?;
         let (shared, bundle) = (&self.shared, &self.bundle);
         let (stdio, client) = self.open(&exec.io, &sandbox.options).await?;
-        let mut keep = self.keep(&stdio);
-        keep.extend([sandbox.init.as_raw_fd(), wanted.descriptor()]);
         let notify = bundle.libcontainer().join(&self.id).join(&socket);
         let launching = shared.reaper.launching();
-        let launcher = Launcher::start(&shared.reaper, &keep, || {
-            let shim_alive = shared.alive.0.try_clone().context("duplicate a pipe")?;
-            let wanted = wanted.try_clone()?;
-            let join = Join {
-                programs: Programs {
-                    host: shared.host,
-                    id: &self.id,
-                    options: &sandbox.options,
-                    store: &shared.store,
-                    overlay: &[],
-                    shim_alive: Arc::new(shim_alive),
-                    wanted: &wanted,
-                },
-                bundle,
-                kind: sandbox.kind,
-                cgroups: &sandbox.cgroups,
-                init,
-                handle: &sandbox.init,
-                process: exec.process.clone(),
-                notify: notify.clone(),
-            };
-            join.run(stdio)
-        })?;
+        let given = (stdio, &sandbox.init, &shared.alive.0, &shared.log, wanted);
+        let launcher = Launcher::start(
+            &shared.reaper,
+            given,
+            |(stdio, handle, alive, _, wanted)| {
+                let shim_alive = alive.try_clone().context("duplicate a pipe")?;
+                let wanted = wanted.try_clone()?;
+                let join = Join {
+                    programs: Programs {
+                        host: shared.host,
+                        id: &self.id,
+                        options: &sandbox.options,
+                        store: &shared.store,
+                        overlay: &[],
+                        shim_alive: Arc::new(shim_alive),
+                        wanted: &wanted,
+                    },
+                    bundle,
+                    kind: sandbox.kind,
+                    cgroups: &sandbox.cgroups,
+                    init,
+                    handle,
+                    process: exec.process.clone(),
+                    notify: notify.clone(),
+                };
+                join.run(stdio)
+            },
+        )?;
         let answer = wanted.answer(launcher).await;
         let told = self.notify(&socket);
         // It has served its purpose, or there never was one.
         let _ = std::fs::remove_file(&notify);
-        let (reply, handles) = answer?;
-        let mut handles = handles.into_iter();
-        let (Reply::Joined { process }, Some(handle), Some(failure)) =
-            (reply, handles.next(), handles.next())
-        else {
-            return Err(mistaken("exec"));
-        };
+        let Joined {
+            process,
+            handle,
+            failure,
+            master,
+        } = answer?;
         let ended = launching.named(process.pid);
-        let handle = exec.handle.get_or_init(|| handle);
+        let handle = exec.handle.get_or_init(|| handle.into());
         let executed = async {
-            exec.io.connect(client, handles.next())?;
+            exec.io.connect(client, master.map(Into::into))?;
             told.context("start the process")?;
-            let said = tokio::time::timeout(EXECUTE_BOUND, read_all(failure));
+            let said = tokio::time::timeout(EXECUTE_BOUND, read_all(failure.into()));
             let said = said.await.context("execute the program")?;
             match said.context("hear from the process")?.as_str() {
                 "" => Ok(()),

@@ -111,7 +111,7 @@ impl Task {
         self.state().updatable()?;
         let cgroups = self.cgroups();
         let launcher = self.launch(|| update::update(&self.bundle, &cgroups, resources))?;
-        launcher.reply().await.map(drop)
+        launcher.reply().await
     }
 
     /// Reports missing memory until the task has ended.

@@ -5,7 +5,7 @@ mod control;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::client::{Caller, Wanted};
 use super::execs::Exec;
-use super::io::{Io, Pending, StreamPaths, descriptors};
+use super::io::{Io, Pending, StreamPaths};
 use super::reply;
 use crate::cgroup::oom::Oom;
 use crate::cgroup::{Cgroups, Hierarchies};
@@ -30,10 +30,10 @@ use crate::config::options::RuntimeOptions;
 use crate::config::record::ContainerKind;
 use crate::config::record::Record;
 use crate::container::cleanup;
-use crate::container::create::Job;
+use crate::container::create::{Created, Job};
 use crate::engine::exit::Status;
 use crate::error::{Context, Error};
-use crate::process::launcher::{Launcher, Reply};
+use crate::process::launcher::Launcher;
 use crate::process::reaper::Reaper;
 use crate::runner::host::Host;
 use crate::service::events::Events;
@@ -381,10 +381,9 @@ impl Task {
         let (stdio, client) = self.open(&self.io, &options).await?;
         let shared = &self.shared;
         let launching = shared.reaper.launching();
-        let mut keep = self.keep(&stdio);
-        keep.push(wanted.descriptor());
-        let launcher = Launcher::start(&shared.reaper, &keep, || {
-            let shim_alive = shared.alive.0.try_clone().context("duplicate a pipe")?;
+        let given = (stdio, &shared.alive.0, &shared.log, wanted);
+        let launcher = Launcher::start(&shared.reaper, given, |(stdio, alive, _, wanted)| {
+            let shim_alive = alive.try_clone().context("duplicate a pipe")?;
             let job = Job {
                 host: shared.host,
                 id: &self.id,
@@ -398,12 +397,12 @@ impl Task {
             };
             job.run(stdio)
         })?;
-        let (reply, handles) = match wanted.answer(launcher).await {
+        let created = match wanted.answer(launcher).await {
             Ok(_) if wanted.is_over() => {
                 self.undo().await;
                 return Err(Error::invalid("the client has gone"));
             }
-            Ok(reply) => reply,
+            Ok(created) => created,
             Err(error) => {
                 // One that answered has undone what it did; one that died has not.
                 if !matches!(error, Error::Remote { .. }) {
@@ -412,30 +411,25 @@ impl Task {
                 return Err(error);
             }
         };
-        let mut handles = handles.into_iter();
-        let (
-            Reply::Created {
-                init,
-                cgroups,
-                poststart,
-                kind,
-            },
-            Some(handle),
-        ) = (reply, handles.next())
-        else {
-            return Err(mistaken("create the container"));
-        };
+        let Created {
+            init,
+            handle,
+            cgroups,
+            master,
+            poststart,
+            kind,
+        } = created;
         let ended = launching.named(init.pid);
         self.poststart.store(poststart, Ordering::Relaxed);
         // Nobody else sets it: the id was reserved for this call.
         let _ = self.sandbox.set(Sandbox {
             oom: Oom::of(&cgroups),
             cgroups,
-            init: handle,
+            init: handle.into(),
             kind,
             options,
         });
-        if let Err(error) = self.io.connect(client, handles.next()) {
+        if let Err(error) = self.io.connect(client, master.map(Into::into)) {
             self.undo().await;
             return Err(error);
         }
@@ -452,21 +446,13 @@ impl Task {
         Ok(reply::pid(Some(init)))
     }
 
-    /// The descriptors that a launcher of a process needs.
-    pub(super) fn keep(&self, stdio: &Stdio) -> Vec<RawFd> {
-        let mut keep = descriptors(stdio);
-        keep.push(self.shared.alive.0.as_raw_fd());
-        keep.extend(self.shared.log.as_ref().map(Log::descriptor));
-        keep
-    }
-
     /// Removes what a launcher that died has left of a container.
     async fn undo(&self) {
         let Some(record) = self.bundle.record() else {
             return;
         };
         let undone = match self.launch(|| cleanup::undo(&self.bundle, &record, cleanup::PATIENT)) {
-            Ok(launcher) => launcher.reply().await.map(drop),
+            Ok(launcher) => launcher.reply().await,
             Err(error) => Err(error),
         };
         if let Err(error) = undone {
@@ -529,7 +515,7 @@ impl Task {
         let spec = self.bundle.spec()?;
         let directory = self.bundle.libcontainer().join(&self.id);
         let launcher = self.launch(move || cleanup::run_poststart_hooks(&directory, &spec))?;
-        launcher.reply().await.map(drop)
+        launcher.reply().await
     }
 
     /// The first process has ended. Its exit is the last that is told.
@@ -670,11 +656,8 @@ impl Task {
         Ok(opened)
     }
 
-    fn launch(&self, job: impl FnOnce() -> Result<(), Error>) -> Result<Launcher, Error> {
-        let keep: Vec<_> = self.shared.log.iter().map(Log::descriptor).collect();
-        Launcher::start(&self.shared.reaper, &keep, || {
-            job().map(|()| (Reply::Done, Vec::new()))
-        })
+    fn launch(&self, job: impl FnOnce() -> Result<(), Error>) -> Result<Launcher<()>, Error> {
+        Launcher::start(&self.shared.reaper, &self.shared.log, |_| job())
     }
 
     fn change<T>(
@@ -712,13 +695,5 @@ pub(super) async fn exited<S: Copy>(
                 at: SystemTime::now(),
             };
         }
-    }
-}
-
-/// A launcher gave an answer to something else.
-pub(super) fn mistaken(action: &str) -> Error {
-    Error::Failed {
-        action: action.to_owned(),
-        source: "the launcher gave an answer to something else".into(),
     }
 }
