@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::config::options::{RuntimeOptions, read_bounded};
+use crate::config::options::{MAX_FILE, RuntimeOptions};
+use crate::config::read_bounded;
 use crate::engine::limits::Limits;
 use crate::error::Error;
 
@@ -195,7 +196,7 @@ impl Config {
     pub(crate) fn read() -> Result<Self, Error> {
         let named = std::env::var(FILE_VARIABLE).ok();
         let path = named.as_deref().unwrap_or(FILE);
-        let text = match read_bounded(path) {
+        let text = match read_bounded(path, MAX_FILE) {
             Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => Vec::new(),
             other => other.map_err(|error| Error::invalid(format!("{path}: {error}")))?,
         };
