@@ -28,7 +28,8 @@ impl Notice {
         let event = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let control = std::fs::File::open(memory.join("memory.oom_control"))?;
         let order = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
-        super::open_to_write(&memory.join("cgroup.event_control"))?.write_all(order.as_bytes())?;
+        super::file::open_to_write(&memory.join("cgroup.event_control"))?
+            .write_all(order.as_bytes())?;
         Ok(Self(sys::fd::watch(event)?))
     }
 

@@ -21,7 +21,7 @@ use super::spawn::{self, Spawn};
 use super::supported::{self, Node};
 use super::terminal::Wiring;
 use super::{cleanup, rootfs};
-use crate::cgroup::{Cgroups, Hierarchies, devices};
+use crate::cgroup::{Cgroups, GroupPath, Hierarchies, devices};
 use crate::code::content::Store;
 use crate::config::bundle::Bundle;
 use crate::config::identity::ProcessId;
@@ -140,7 +140,7 @@ impl Job<'_> {
         } else {
             let guard = guard.insert(devices::Guard::of_spec(&spec)?);
             if let Some(path) = cgroups_path(&spec).filter(|_| !systemd) {
-                let planned = hierarchies.whether_there_or_not(path);
+                let planned = hierarchies.at(&path);
                 let planned = planned.context("find the control groups")?;
                 // The builder would make all those above first, and leave them.
                 planned.can_be().context("make the control groups")?;
@@ -277,9 +277,9 @@ pub(super) fn check_terminal(process: &Process, is_terminal: bool) -> Result<(),
     )))
 }
 
-fn cgroups_path(spec: &Spec) -> Option<&Path> {
+fn cgroups_path(spec: &Spec) -> Option<GroupPath> {
     let linux = spec.linux().as_ref()?;
-    linux.cgroups_path().as_deref()
+    GroupPath::parse(linux.cgroups_path().as_deref()?)
 }
 
 /// Whatever is in a container's control groups is ended with it, so nothing else may be in there.
@@ -287,14 +287,15 @@ fn refuse_used_cgroup(spec: &Spec, hierarchies: &Hierarchies) -> Result<(), Erro
     let Some(path) = cgroups_path(spec) else {
         return Ok(());
     };
-    let processes = hierarchies.at(path).and_then(|cgroups| cgroups.processes());
+    let processes = hierarchies
+        .at(&path)
+        .and_then(|cgroups| cgroups.that_exist().processes());
     if processes
         .context("look into the control groups")?
         .is_empty()
     {
         return Ok(());
     }
-    let path = path.display();
     Err(Error::invalid(format!(
         "the control group {path} is in use"
     )))

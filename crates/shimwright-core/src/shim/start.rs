@@ -14,7 +14,7 @@ use rustix::fs::FlockOperation;
 use super::bootstrap::Request;
 use super::print;
 use super::shutdown::lock;
-use crate::cgroup::Hierarchies;
+use crate::cgroup::{GroupPath, Hierarchies};
 use crate::code::cache;
 use crate::config::bundle::{Bundle, group, write_atomically};
 use crate::config::node;
@@ -198,7 +198,13 @@ fn start_server(
 fn confine(pid: u32, cgroup: &str) -> Result<(), Error> {
     if !cgroup.is_empty() {
         Hierarchies::discover()
-            .and_then(|hierarchies| hierarchies.admit(Path::new(cgroup), pid))
+            .and_then(|hierarchies| {
+                let path = match Path::new(cgroup) {
+                    path if path == Path::new("/") => GroupPath::top(),
+                    path => GroupPath::parse(path).ok_or(std::io::ErrorKind::NotFound)?,
+                };
+                hierarchies.admit(&path, pid)
+            })
             .with_context(|| format!("put the shim process into the control group {cgroup}"))?;
     }
     set_cgroup_and_oom_score(pid, "").context("set the OOM score of the shim process")
