@@ -150,6 +150,11 @@ impl Cgroups {
         Ok(found)
     }
 
+    /// A handle on every process that has not ended meanwhile.
+    pub(crate) fn handles(&self) -> io::Result<Vec<(Pid, OwnedFd)>> {
+        Ok(open(self.processes()?))
+    }
+
     /// Kills every process and waits until the last one is gone.
     ///
     /// # Errors
@@ -172,14 +177,14 @@ impl Cgroups {
             // A frozen process takes no signal on v1 until it is thawed.
             self.thaw();
             let handles = open(processes);
-            for handle in &handles {
+            for (_, handle) in &handles {
                 // It may have ended meanwhile, which is what we want.
                 let _ = rustix::process::pidfd_send_signal(handle, Signal::KILL);
             }
             // The first process of a pid namespace leaves its group before it is reported to have
             // ended, which takes until others of the namespace have been reaped.
             let look = deadline.min(Instant::now() + LOOK);
-            for handle in &handles {
+            for (_, handle) in &handles {
                 crate::sys::fd::becomes_readable(handle, look)?;
             }
         }
@@ -272,8 +277,13 @@ impl Cgroups {
 }
 
 /// Opens each process that is still there.
-fn open(processes: Vec<Pid>) -> Vec<OwnedFd> {
-    let open = |pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
+fn open(processes: Vec<Pid>) -> Vec<(Pid, OwnedFd)> {
+    let open = |pid| {
+        Some((
+            pid,
+            rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?,
+        ))
+    };
     processes.into_iter().filter_map(open).collect()
 }
 

@@ -559,35 +559,27 @@ impl Task {
     }
 
     fn kill_rest(&self) -> std::io::Result<()> {
-        for pid in self.cgroups().processes()? {
-            let flags = rustix::process::PidfdFlags::empty();
-            if let Ok(handle) = rustix::process::pidfd_open(pid, flags) {
-                let _ = sys::signal::pidfd_send_signal(&handle, libc::SIGKILL);
-            }
+        for (_, handle) in self.cgroups().handles()? {
+            let _ = sys::signal::pidfd_send_signal(&handle, libc::SIGKILL);
         }
         Ok(())
     }
 
     /// Sends a signal to every process of the container, and to each of them once.
     fn kill_every_process(&self, signal: u32) -> Result<(), Error> {
-        let processes = self
-            .cgroups()
-            .processes()
-            .context("list the container's processes")?;
+        let processes = self.cgroups().handles();
+        let processes = processes.context("list the container's processes")?;
         // The first process is in the list too, unless it has just ended: its pid may then be
         // another process's.
         let init = reply::send_signal(&self.sandbox()?.init, signal);
         let signalled = init.is_ok().then(|| self.state().init()).flatten();
-        for pid in processes {
+        for (pid, handle) in processes {
             if signalled.is_some_and(|init| init.pid == pid.as_raw_nonzero().get()) {
                 continue;
             }
-            let flags = rustix::process::PidfdFlags::empty();
-            if let Ok(handle) = rustix::process::pidfd_open(pid, flags) {
-                match reply::send_signal(&handle, signal) {
-                    Ok(()) | Err(Error::Finished) => {}
-                    Err(error) => return Err(error),
-                }
+            match reply::send_signal(&handle, signal) {
+                Ok(()) | Err(Error::Finished) => {}
+                Err(error) => return Err(error),
             }
         }
         init?;
