@@ -8,7 +8,7 @@ use super::file::{Table, write};
 use super::notice::Notice;
 use super::{Cgroups, Version};
 
-/// The first and the longest pause between two looks at a version 1 freezer.
+/// The first and the longest pause between two looks at a v1 freezer.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// The freezer of a container.

@@ -9,7 +9,7 @@ use super::file::Table;
 use super::notice::Notice;
 use super::{Cgroups, Version};
 
-/// How long after its notice, in all and from one look to the next, a version 1 group may take to
+/// How long after its notice, in all and from one look to the next, a v1 group may take to
 /// count what was killed: before it kills, the kernel lists every process in its log.
 const COUNTED_AFTER: (u32, Duration) = (100, Duration::from_millis(10));
 
@@ -75,7 +75,7 @@ impl Oom {
         }
     }
 
-    /// Version 1 gives notice before it kills and nothing afterwards, version 2 whenever a counter
+    /// v1 gives notice before it kills and nothing afterwards, v2 whenever a counter
     /// has changed (`mem_cgroup_oom_notify` and `memcg_memory_event` in the kernel).
     fn looks(&self) -> u32 {
         if self.is_v1 { COUNTED_AFTER.0 } else { 0 }

@@ -63,7 +63,7 @@ pub(super) fn remove_tree(directory: &Path, deadline: Instant) -> io::Result<()>
                 for below in subdirectories(directory).unwrap_or_default() {
                     remove_tree(&below, deadline)?;
                 }
-                // A process that has been reaped leaves its group a moment later, and version 1
+                // A process that has been reaped leaves its group a moment later, and v1
                 // has no event for that.
                 std::thread::sleep(Duration::from_millis(1));
             }

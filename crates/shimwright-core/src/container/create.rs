@@ -141,18 +141,16 @@ impl Job<'_> {
             let guard = guard.insert(devices::Guard::of_spec(&spec)?);
             if let Some(path) = cgroups_path(&spec).filter(|_| !systemd) {
                 let planned = hierarchies.at(&path);
-                let planned = planned.context("find the control groups")?;
+                let planned = planned.context("find the cgroups")?;
                 // The builder would make all those above first, and leave them.
-                planned.can_be().context("make the control groups")?;
+                planned.can_be().context("make the cgroups")?;
                 record.cgroups = planned;
                 bundle.write_record(record)?;
                 guard.prepare(hierarchies, &record.cgroups)?;
             }
             let pid = build(id, bundle, &spec, exec, &wiring, systemd, no_pivot)?;
             // It is our child, so the pid cannot have been given to another process yet.
-            record.cgroups = hierarchies
-                .of_container(pid)
-                .context("find the control groups")?;
+            record.cgroups = hierarchies.of_container(pid).context("find the cgroups")?;
             pid
         };
         let init = ProcessId::of(pid).context("inspect the first process")?;
@@ -282,7 +280,7 @@ fn cgroups_path(spec: &Spec) -> Option<GroupPath> {
     GroupPath::parse(linux.cgroups_path().as_deref()?)
 }
 
-/// Whatever is in a container's control groups is ended with it, so nothing else may be in there.
+/// Whatever is in a container's cgroups is ended with it, so nothing else may be in there.
 fn refuse_used_cgroup(spec: &Spec, hierarchies: &Hierarchies) -> Result<(), Error> {
     let Some(path) = cgroups_path(spec) else {
         return Ok(());
@@ -290,15 +288,10 @@ fn refuse_used_cgroup(spec: &Spec, hierarchies: &Hierarchies) -> Result<(), Erro
     let processes = hierarchies
         .at(&path)
         .and_then(|cgroups| cgroups.that_exist().processes());
-    if processes
-        .context("look into the control groups")?
-        .is_empty()
-    {
+    if processes.context("look into the cgroups")?.is_empty() {
         return Ok(());
     }
-    Err(Error::invalid(format!(
-        "the control group {path} is in use"
-    )))
+    Err(Error::invalid(format!("the cgroup {path} is in use")))
 }
 
 /// Has libcontainer's builder do all of it.

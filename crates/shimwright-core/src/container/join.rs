@@ -1,6 +1,6 @@
 //! A further process in a running container: `exec`.
 //!
-//! It gets everything the container's first process has: control groups, namespaces, root file
+//! It gets everything the container's first process has: cgroups, namespaces, root file
 //! system, seccomp filter. The namespaces are entered by one call with a handle on that process
 //! (`setns(2)` with a pidfd), so they cannot be those of another one; the rest is libcontainer's
 //! `container_init_process`, as for the first process.

@@ -1,7 +1,7 @@
 //! The first process of a container, with as few processes and system calls as it takes.
 //!
 //! libcontainer's own way to it goes through an intermediate process and looks up each cgroup
-//! controller's place anew; and it moves that process into each version 1 hierarchy through
+//! controller's place anew; and it moves that process into each v1 hierarchy through
 //! `cgroup.procs`, for which the kernel takes a lock that waits for an RCU grace period, milliseconds
 //! in which nothing happens. What is inside the sandbox is still all libcontainer's: this module
 //! replaces `container_main_process` and `container_intermediate_process`, and calls its
@@ -41,7 +41,7 @@ use crate::sys::process::Forked;
 
 /// Whether this module can build the sandbox of a spec; otherwise libcontainer's builder must.
 ///
-/// What is left to the builder: version 2 hierarchies and systemd, namespaces that need their maps
+/// What is left to the builder: v2 hierarchies and systemd, namespaces that need their maps
 /// or offsets written from outside, and requests that the process makes while it is set up.
 pub(crate) fn can(spec: &Spec, hierarchies: &Hierarchies) -> bool {
     let Some(linux) = spec.linux() else {
@@ -113,7 +113,7 @@ impl Spawn<'_> {
         self.bundle.write_record(record)?;
         self.hierarchies
             .make(&record.cgroups)
-            .context("make the control groups")?;
+            .context("make the cgroups")?;
         if let Some(resources) = linux.resources() {
             limit(resources, &path, &record.cgroups)?;
         }
@@ -287,7 +287,7 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    /// Forks a process that does `join` and is then set up; it joins its control groups before it
+    /// Forks a process that does `join` and is then set up; it joins its cgroups before it
     /// allocates anything.
     pub(super) fn fork(
         args: &ContainerArgs,

@@ -45,13 +45,13 @@ pub(super) fn run(flags: &Flags) -> Result<(), Error> {
 }
 
 fn clean(bundle: &Bundle, mut record: Record) -> Result<(), Error> {
-    // A shim that died while creating may not have recorded its control groups yet.
+    // A shim that died while creating may not have recorded its cgroups yet.
     if record.init.is_none()
         && let Some(path) = cgroups_path(bundle)
     {
         record.cgroups = Hierarchies::discover()
             .and_then(|hierarchies| hierarchies.at(&path))
-            .context("find the control groups")?
+            .context("find the cgroups")?
             .that_exist();
     }
     cleanup::undo(bundle, &record, cleanup::BOUND)?;

@@ -92,7 +92,7 @@ pub(super) fn address_in(bundle: &Path) -> Option<PathBuf> {
 
 /// The group of all containers of a node, which no container's id can be.
 ///
-/// The process is ours, in the same control group: after an upgrade of the executable, a new one
+/// The process is ours, in the same cgroup: after an upgrade of the executable, a new one
 /// serves the containers to come.
 fn node_group(options: &RuntimeOptions) -> Result<String, Error> {
     let own = std::fs::metadata("/proc/self/exe").context("find this executable")?;
@@ -193,7 +193,7 @@ fn start_server(
     confined.map(|()| writer)
 }
 
-/// Puts the shim process into the control group of the options, on either version, and has the
+/// Puts the shim process into the cgroup of the options, on either version, and has the
 /// kernel prefer it to containerd when memory is short.
 fn confine(pid: u32, cgroup: &str) -> Result<(), Error> {
     if !cgroup.is_empty() {
@@ -205,7 +205,7 @@ fn confine(pid: u32, cgroup: &str) -> Result<(), Error> {
                 };
                 hierarchies.admit(&path, pid)
             })
-            .with_context(|| format!("put the shim process into the control group {cgroup}"))?;
+            .with_context(|| format!("put the shim process into the cgroup {cgroup}"))?;
     }
     set_cgroup_and_oom_score(pid, "").context("set the OOM score of the shim process")
 }

@@ -116,7 +116,7 @@ impl Guard {
                 Some(unified) => unified.make(group),
                 None => Err(io::ErrorKind::NotFound.into()),
             };
-            made.context("make the control group")?;
+            made.context("make the cgroup")?;
             group.directory()
         } else {
             return Ok(());

@@ -1,5 +1,5 @@
 //! Changing the limits of a container that exists: `LinuxResources` as writes to files of its
-//! control groups, all of them or none.
+//! cgroups, all of them or none.
 //!
 //! What the files mean is in `cgroup-v1/` and `cgroup-v2.rst` of the kernel's documents, what the
 //! fields mean in the OCI runtime spec, "Control groups". As with runc, a number that is 0 and a
@@ -205,7 +205,7 @@ fn set(value: Option<i64>) -> Option<i64> {
     value.filter(|&value| value != 0)
 }
 
-/// No limit has a word of its own on version 2, and in `pids.max`.
+/// No limit has a word of its own on v2, and in `pids.max`.
 fn or_max(value: i64) -> String {
     match value {
         -1 => "max".to_owned(),

@@ -90,7 +90,7 @@ fn memory_limits(directory: &Path, memory: &LinuxMemory) -> Result<Vec<Write>, E
         (Some(-1), None) => directory.join("memory.swap.max").exists().then_some(-1),
         (_, None) => None,
         (_, Some(-1)) => Some(-1),
-        // The spec counts memory and swap together, version 2 counts swap alone.
+        // The spec counts memory and swap together, v2 counts swap alone.
         (Some(limit), Some(both)) if limit > 0 && both >= limit => Some(both - limit),
         (_, Some(both)) => {
             return Err(Error::invalid(format!(

@@ -21,7 +21,7 @@ use super::{Cgroups, Version};
 /// Where the kernel lists the sizes of its huge pages.
 const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages";
 
-/// Reads the container's usage; `None` once its control groups are gone.
+/// Reads the container's usage; `None` once its cgroups are gone.
 ///
 /// A file that is absent, because the controller is not enabled or the kernel is older, leaves
 /// its fields at zero.
@@ -74,7 +74,7 @@ fn huge_page_size(kib: u64) -> String {
     }
 }
 
-/// The open directory of a control group. A kubelet reads some thirty files of every container
+/// The open directory of a cgroup. A kubelet reads some thirty files of every container
 /// every ten seconds, so each takes three system calls and no walk from the root.
 struct Group(OwnedFd);
 
@@ -95,7 +95,7 @@ impl Group {
             loop {
                 let read = rustix::io::read(&file, &mut content[length..])?;
                 length += read;
-                // A file of a control group is one record, which is cut only by the buffer
+                // A file of a cgroup is one record, which is cut only by the buffer
                 // (`seq_read_iter` in the kernel).
                 if length < content.len() {
                     content.truncate(length);
@@ -114,7 +114,7 @@ impl Group {
         self.text(file).trim().parse().unwrap_or_default()
     }
 
-    /// A limit of version 2, which may be the word `max`: containerd reports the largest number.
+    /// A limit of v2, which may be the word `max`: containerd reports the largest number.
     fn limit(&self, file: &str) -> u64 {
         match self.text(file).trim() {
             "max" => u64::MAX,
@@ -127,7 +127,7 @@ impl Group {
     }
 }
 
-/// Reads a file of a control group as each of those that have lines, see [`crate::fuzzing`].
+/// Reads a file of a cgroup as each of those that have lines, see [`crate::fuzzing`].
 #[cfg(any(fuzzing, test))]
 pub(crate) fn fuzz(text: &str) {
     v2::pressure_of(text);

@@ -11,7 +11,7 @@ pub(super) fn read(open: impl Fn(&str) -> Option<Group>) -> v1::Metrics {
     if let Some(pids) = open("pids") {
         metrics.pids = MessageField::some(v1::PidsStat {
             current: pids.number("pids.current"),
-            // Without a limit this is `max`, which containerd reports as 0 on version 1.
+            // Without a limit this is `max`, which containerd reports as 0 on v1.
             limit: pids.number("pids.max"),
             ..v1::PidsStat::default()
         });
