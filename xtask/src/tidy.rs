@@ -53,7 +53,7 @@ const OWNERS: [Owner; 3] = [
         word: "containerd_shim_protos",
         below: "crates/shimwright-core/src",
         owners: &[
-            "cgroup/stats.rs",
+            "cgroup/stats/",
             "config/options.rs",
             "container/create.rs",
             "container/rootfs.rs",

@@ -4,29 +4,29 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::file::{Table, write};
 use super::notice::Notice;
-use super::{Cgroups, Table, write};
+use super::{Cgroups, Version};
 
-/// The first and the longest pause between two looks at a version 1 freezer.
+/// The first and the longest pause between two looks at a v1 freezer.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// The freezer of a container.
 #[derive(Debug)]
 pub(crate) enum Freezer {
-    /// The directory of its group in the version 1 hierarchy.
-    Legacy(PathBuf),
-    /// The directory of its version 2 group.
-    Unified(PathBuf),
+    /// The directory of its group in the v1 hierarchy.
+    V1(PathBuf),
+    /// The directory of its v2 group.
+    V2(PathBuf),
 }
 
 impl Freezer {
     /// The freezer of these groups, if they have one.
     pub(crate) fn of(cgroups: &Cgroups) -> Option<Self> {
-        let legacy = cgroups.controller("freezer").map(Into::into);
-        let unified = || cgroups.unified().map(Into::into);
-        legacy
-            .map(Self::Legacy)
-            .or_else(|| unified().map(Self::Unified))
+        match cgroups.version() {
+            Version::V1(groups) => Some(Self::V1(groups.directory("freezer")?.into())),
+            Version::V2(group) => Some(Self::V2(group.directory().into())),
+        }
     }
 
     /// Freezes every process, and waits until the last one stands still. What could not be frozen
@@ -49,7 +49,7 @@ impl Freezer {
 
     async fn try_to_freeze(&self) -> io::Result<()> {
         match self {
-            Self::Legacy(directory) => {
+            Self::V1(directory) => {
                 let file = directory.join("freezer.state");
                 let mut pause = PAUSES.0;
                 loop {
@@ -63,7 +63,7 @@ impl Freezer {
                     pause = PAUSES.1.min(pause * 2);
                 }
             }
-            Self::Unified(directory) => {
+            Self::V2(directory) => {
                 // Made before it is asked for, so that no change is missed.
                 let notice = Notice::of_changes(&directory.join("cgroup.events"))?;
                 write(&directory.join("cgroup.freeze"), "1")?;
@@ -78,8 +78,8 @@ impl Freezer {
     /// Thaws every process. They may run again when this returns.
     pub(crate) fn thaw(&self) -> io::Result<()> {
         match self {
-            Self::Legacy(directory) => write(&directory.join("freezer.state"), "THAWED"),
-            Self::Unified(directory) => write(&directory.join("cgroup.freeze"), "0"),
+            Self::V1(directory) => write(&directory.join("freezer.state"), "THAWED"),
+            Self::V2(directory) => write(&directory.join("cgroup.freeze"), "0"),
         }
     }
 }
@@ -116,7 +116,7 @@ mod tests {
             ("cgroup.events", "populated 1\nfrozen 0\n"),
         ];
         let group = group(&files);
-        let freezer = Freezer::Unified(group.path().into());
+        let freezer = Freezer::V2(group.path().into());
         runtime().block_on(async {
             let freezing = freezer.freeze(Duration::from_secs(30));
             let kernel = async {
@@ -137,7 +137,7 @@ mod tests {
     fn what_does_not_freeze_in_time_is_thawed() {
         let files = [("cgroup.freeze", "0"), ("cgroup.events", "frozen 0\n")];
         let unified = group(&files);
-        let freezer = Freezer::Unified(unified.path().into());
+        let freezer = Freezer::V2(unified.path().into());
         let error = runtime().block_on(freezer.freeze(BOUND)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(content(&unified, "cgroup.freeze"), "0");
@@ -147,8 +147,8 @@ mod tests {
     fn a_kernel_without_the_files_cannot_freeze() {
         let empty = group(&[]);
         for freezer in [
-            Freezer::Unified(empty.path().into()),
-            Freezer::Legacy(empty.path().into()),
+            Freezer::V2(empty.path().into()),
+            Freezer::V1(empty.path().into()),
         ] {
             let error = runtime().block_on(freezer.freeze(BOUND)).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::NotFound);

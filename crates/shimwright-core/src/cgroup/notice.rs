@@ -1,4 +1,4 @@
-//! Waiting until the kernel says that something has happened in a control group.
+//! Waiting until the kernel says that something has happened in a cgroup.
 
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -22,13 +22,14 @@ impl Notice {
         Ok(Self(sys::fd::watch_file(file, WatchFlags::MODIFY)?))
     }
 
-    /// Of a version 1 group that runs out of memory (`cgroup-v1/memory.rst`, "OOM Control"). The
+    /// Of a v1 group that runs out of memory (`cgroup-v1/memory.rst`, "OOM Control"). The
     /// group's removal is one more notice.
     pub(crate) fn of_oom(memory: &Path) -> io::Result<Self> {
         let event = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let control = std::fs::File::open(memory.join("memory.oom_control"))?;
         let order = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
-        super::open_to_write(&memory.join("cgroup.event_control"))?.write_all(order.as_bytes())?;
+        super::file::open_to_write(&memory.join("cgroup.event_control"))?
+            .write_all(order.as_bytes())?;
         Ok(Self(sys::fd::watch(event)?))
     }
 

@@ -5,32 +5,35 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::file::Table;
 use super::notice::Notice;
-use super::{Cgroups, Table};
+use super::{Cgroups, Version};
 
-/// How long after its notice, in all and from one look to the next, a version 1 group may take to
+/// How long after its notice, in all and from one look to the next, a v1 group may take to
 /// count what was killed: before it kills, the kernel lists every process in its log.
 const COUNTED_AFTER: (u32, Duration) = (100, Duration::from_millis(10));
+
+/// The files that count what was killed.
+pub(super) const V1: &str = "memory.oom_control";
+pub(super) const V2: &str = "memory.events";
 
 /// The counter of one container's killed processes.
 #[derive(Debug)]
 pub(crate) struct Oom {
     directory: PathBuf,
     file: &'static str,
+    is_v1: bool,
     seen: AtomicU64,
 }
 
 impl Oom {
     /// The counter of these groups, if memory is controlled there.
     pub(crate) fn of(cgroups: &Cgroups) -> Option<Self> {
-        let (directory, file) = match (cgroups.controller("memory"), cgroups.unified()) {
-            (Some(memory), _) => (memory, "memory.oom_control"),
-            (None, Some(unified)) => (unified, "memory.events"),
-            (None, None) => return None,
-        };
+        let file = cgroups.file("memory", V1, V2)?;
         Some(Self {
-            directory: directory.to_owned(),
-            file,
+            directory: file.directory.to_owned(),
+            file: file.name,
+            is_v1: matches!(cgroups.version(), Version::V1(_)),
             seen: AtomicU64::new(0),
         })
     }
@@ -65,21 +68,17 @@ impl Oom {
 
     /// Asks the kernel for notices.
     pub(crate) fn notice(&self) -> io::Result<Notice> {
-        if self.is_legacy() {
+        if self.is_v1 {
             Notice::of_oom(&self.directory)
         } else {
             Notice::of_changes(&self.directory.join(self.file))
         }
     }
 
-    /// Version 1 gives notice before it kills and nothing afterwards, version 2 whenever a counter
+    /// v1 gives notice before it kills and nothing afterwards, v2 whenever a counter
     /// has changed (`mem_cgroup_oom_notify` and `memcg_memory_event` in the kernel).
     fn looks(&self) -> u32 {
-        if self.is_legacy() { COUNTED_AFTER.0 } else { 0 }
-    }
-
-    fn is_legacy(&self) -> bool {
-        self.file == "memory.oom_control"
+        if self.is_v1 { COUNTED_AFTER.0 } else { 0 }
     }
 }
 

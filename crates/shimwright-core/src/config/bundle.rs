@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Spec;
 
 use super::identity::ProcessId;
+use super::read_bounded;
 use super::record::Record;
 use crate::error::{Context, Error};
 
@@ -64,13 +65,13 @@ impl Bundle {
     pub(crate) fn spec(&self) -> Result<Spec, Error> {
         let path = self.directory.join("config.json");
         let invalid = |reason: String| Error::invalid(format!("{}: {reason}", path.display()));
-        let bytes = read_bounded(&path).map_err(|error| invalid(error.to_string()))?;
+        let bytes = read_bounded(&path, MAX_CONFIG).map_err(|error| invalid(error.to_string()))?;
         serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))
     }
 
     /// Reads what an earlier process recorded; `None` if there is no record that can be read.
     pub(crate) fn record(&self) -> Option<Record> {
-        Record::parse(&read_bounded(&self.private().join("record.json")).ok()?)
+        Record::parse(&read_bounded(self.private().join("record.json"), MAX_CONFIG).ok()?)
     }
 
     /// Replaces the record atomically.
@@ -97,7 +98,7 @@ impl Bundle {
         files
             .into_iter()
             .flatten()
-            .filter_map(|file| read_bounded(&file.ok()?.path()).ok())
+            .filter_map(|file| read_bounded(file.ok()?.path(), MAX_CONFIG).ok())
             .filter_map(|text| serde_json::from_slice(&text).ok())
             .collect()
     }
@@ -159,18 +160,6 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
         let _ = std::fs::remove_file(&temporary);
     }
     written
-}
-
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut content = Vec::new();
-    let read = std::fs::File::open(path)?
-        .take(MAX_CONFIG + 1)
-        .read_to_end(&mut content)?;
-    if read as u64 > MAX_CONFIG {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    Ok(content)
 }
 
 /// Reads what an earlier process has recorded, and about that process, see [`crate::fuzzing`].

@@ -1,12 +1,15 @@
 //! The node's own configuration file: what guests may use at most, the cache, and the shims.
 
 use std::io::ErrorKind;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
-use crate::config::options::{RuntimeOptions, read_bounded};
+use crate::cgroup::GroupPath;
+use crate::config::options::{MAX_FILE, RuntimeOptions};
+use crate::config::read_bounded;
 use crate::engine::limits::Limits;
 use crate::error::Error;
 
@@ -32,7 +35,8 @@ pub(crate) struct Config {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Compile {
     /// The cgroup below which each compile gets one of its own.
-    cgroup: PathBuf,
+    #[serde(deserialize_with = "below_the_top")]
+    cgroup: GroupPath,
     /// How many bytes one compile may use.
     pub(crate) memory: u64,
     /// How many processors one compile may use.
@@ -60,7 +64,7 @@ const LEAST_MEMORY: u64 = 64 << 20;
 impl Default for Compile {
     fn default() -> Self {
         Self {
-            cgroup: PathBuf::from("/shimwright-compile"),
+            cgroup: GroupPath::top().child("shimwright-compile"),
             // LLVM takes 2 to 3 GiB for PHP.
             memory: 4 << 30,
             cpu: 1.0,
@@ -72,16 +76,15 @@ impl Default for Compile {
     }
 }
 
+fn below_the_top<'de, D: Deserializer<'de>>(deserializer: D) -> Result<GroupPath, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    let parsed = GroupPath::parse(&path).filter(|_| path.is_absolute());
+    parsed.ok_or_else(|| D::Error::custom("compile.cgroup is not an absolute path below the top"))
+}
+
 impl Compile {
     fn check(&self) -> Result<(), String> {
-        let is_plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
         let wrong = [
-            (
-                !self.cgroup.is_absolute()
-                    || self.cgroup == Path::new("/")
-                    || !self.cgroup.components().all(is_plain),
-                "cgroup is not an absolute path below the top",
-            ),
             (self.memory < LEAST_MEMORY, "memory is less than 64 MiB"),
             (
                 !(0.01..=4096.0).contains(&self.cpu),
@@ -104,7 +107,7 @@ impl Compile {
         }
     }
 
-    pub(crate) fn cgroup(&self) -> &Path {
+    pub(crate) fn cgroup(&self) -> &GroupPath {
         &self.cgroup
     }
 
@@ -195,7 +198,7 @@ impl Config {
     pub(crate) fn read() -> Result<Self, Error> {
         let named = std::env::var(FILE_VARIABLE).ok();
         let path = named.as_deref().unwrap_or(FILE);
-        let text = match read_bounded(path) {
+        let text = match read_bounded(path, MAX_FILE) {
             Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => Vec::new(),
             other => other.map_err(|error| Error::invalid(format!("{path}: {error}")))?,
         };

@@ -9,12 +9,13 @@ use containerd_shim_protos::shim::oci::Options as RuncOptions;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::read_bounded;
 use crate::engine;
 use crate::engine::limits::Limits;
 use crate::error::Error;
 
 /// The largest options file, in bytes.
-const MAX_FILE: u64 = 1 << 20;
+pub(super) const MAX_FILE: u64 = 1 << 20;
 
 /// The settings of a node's runtime handler.
 ///
@@ -113,7 +114,7 @@ impl RuntimeOptions {
         };
         decode().map_err(|error| Error::invalid(format!("malformed runtime options: {error}")))?;
         if body.is_empty() && !path.is_empty() {
-            body = read_bounded(&path)
+            body = read_bounded(&path, MAX_FILE)
                 .map_err(|error| Error::invalid(format!("runtime options {path}: {error}")))?;
         }
         let text = std::str::from_utf8(&body)
@@ -126,19 +127,6 @@ impl RuntimeOptions {
     pub(crate) fn engine(&self) -> engine::Options {
         engine::Options::new(self.engine.clone())
     }
-}
-
-/// Reads a file of a configuration's size.
-pub(crate) fn read_bounded(path: &str) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut content = Vec::new();
-    let read = std::fs::File::open(path)?
-        .take(MAX_FILE + 1)
-        .read_to_end(&mut content)?;
-    if read as u64 > MAX_FILE {
-        return Err(std::io::ErrorKind::FileTooLarge.into());
-    }
-    Ok(content)
 }
 
 /// Reads options in a message of this type, see [`crate::fuzzing`].

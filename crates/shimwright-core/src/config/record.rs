@@ -22,7 +22,7 @@ pub(crate) struct Record {
     pub(crate) mounted_below: bool,
     /// The container's first process, once it exists.
     pub(crate) init: Option<ProcessId>,
-    /// The container's control groups, once they exist.
+    /// The container's cgroups, once they exist.
     pub(crate) cgroups: Cgroups,
     /// The engine, and what its work has cost, if a guest runs there.
     #[serde(default)]

@@ -19,7 +19,7 @@ use crate::config::record::Record;
 use crate::error::{Context, Error};
 use crate::sys;
 
-/// How long killed processes may take to end, and their control groups to become empty.
+/// How long killed processes may take to end, and their cgroups to become empty.
 pub(crate) const BOUND: Duration = Duration::from_secs(4);
 
 /// How long loggers may read on when there is nobody left to wait for them. containerd waits 5
@@ -66,7 +66,7 @@ fn end_loggers(bundle: &Bundle) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends the first process and everything in the container's control groups.
+/// Ends the first process and everything in the container's cgroups.
 pub(crate) fn kill(record: &Record) -> Result<(), Error> {
     let init = record.init.and_then(|init| Some((init.pid, init.open()?)));
     if let Some((_, handle)) = &init {
@@ -103,7 +103,7 @@ fn wait_for_end(pid: i32, handle: &OwnedFd) -> io::Result<()> {
     }
 }
 
-/// Removes the control groups, the mounts and the state of a container without processes, and
+/// Removes the cgroups, the mounts and the state of a container without processes, and
 /// runs the hooks that belong there.
 ///
 /// Launcher process, or the process of the `delete` command: hooks may take their time.
@@ -116,7 +116,7 @@ pub(crate) fn remove(bundle: &Bundle, record: &Record) -> Result<(), Error> {
     record
         .cgroups
         .remove(BOUND)
-        .context("remove the container's control groups")?;
+        .context("remove the container's cgroups")?;
     if let Ok(spec) = bundle.spec() {
         run_poststop_hooks(bundle, record, &spec);
     }

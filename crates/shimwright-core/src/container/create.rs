@@ -11,6 +11,7 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use rustix::process::{Pid, PidfdFlags};
+use serde::{Deserialize, Serialize};
 
 use super::entrypoint;
 use super::executor::Exec;
@@ -20,7 +21,7 @@ use super::spawn::{self, Spawn};
 use super::supported::{self, Node};
 use super::terminal::Wiring;
 use super::{cleanup, rootfs};
-use crate::cgroup::{Hierarchies, devices};
+use crate::cgroup::{Cgroups, GroupPath, Hierarchies, devices};
 use crate::code::content::Store;
 use crate::config::bundle::Bundle;
 use crate::config::identity::ProcessId;
@@ -29,7 +30,7 @@ use crate::config::record::ContainerKind;
 use crate::config::record::Record;
 use crate::error::{Context, Error};
 use crate::policy;
-use crate::process::launcher::{Answer, Reply};
+use crate::process::handle::Handle;
 use crate::runner::host::Host;
 use crate::stdio::Stdio;
 use crate::sys;
@@ -48,6 +49,20 @@ pub(crate) struct Job<'a> {
     pub(crate) shim_alive: OwnedFd,
     /// See [`Programs::wanted`].
     pub(crate) wanted: OwnedFd,
+}
+
+/// A container whose first process waits for `start`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Created {
+    pub(crate) init: ProcessId,
+    /// The first process.
+    pub(crate) handle: Handle,
+    pub(crate) cgroups: Cgroups,
+    /// The shim's end of the terminal, if there is one.
+    pub(crate) master: Option<Handle>,
+    /// The spec has hooks to run after `start`.
+    pub(crate) poststart: bool,
+    pub(crate) kind: ContainerKind,
 }
 
 /// What the container's first process will be.
@@ -69,7 +84,7 @@ impl Job<'_> {
     /// # Errors
     ///
     /// Why there is no container; everything done for it has been undone.
-    pub(crate) fn run(self, stdio: Stdio) -> Answer {
+    pub(crate) fn run(self, stdio: Stdio) -> Result<Created, Error> {
         let bundle = self.bundle;
         // libcontainer needs a working directory, and the shim's own may have been removed: it is
         // the bundle of the first container of the group.
@@ -90,7 +105,7 @@ impl Job<'_> {
         created
     }
 
-    fn create(self, stdio: Stdio, record: &mut Record) -> Answer {
+    fn create(self, stdio: Stdio, record: &mut Record) -> Result<Created, Error> {
         let (id, bundle, hierarchies) = (self.id, self.bundle, self.hierarchies);
         let engine = self.host.name;
         let (systemd, no_pivot) = (self.options.systemd_cgroup, self.options.no_pivot_root);
@@ -125,19 +140,17 @@ impl Job<'_> {
         } else {
             let guard = guard.insert(devices::Guard::of_spec(&spec)?);
             if let Some(path) = cgroups_path(&spec).filter(|_| !systemd) {
-                let planned = hierarchies.whether_there_or_not(path);
-                let planned = planned.context("find the control groups")?;
+                let planned = hierarchies.at(&path);
+                let planned = planned.context("find the cgroups")?;
                 // The builder would make all those above first, and leave them.
-                planned.can_be().context("make the control groups")?;
+                planned.can_be().context("make the cgroups")?;
                 record.cgroups = planned;
                 bundle.write_record(record)?;
                 guard.prepare(hierarchies, &record.cgroups)?;
             }
             let pid = build(id, bundle, &spec, exec, &wiring, systemd, no_pivot)?;
             // It is our child, so the pid cannot have been given to another process yet.
-            record.cgroups = hierarchies
-                .of_container(pid)
-                .context("find the control groups")?;
+            record.cgroups = hierarchies.of_container(pid).context("find the cgroups")?;
             pid
         };
         let init = ProcessId::of(pid).context("inspect the first process")?;
@@ -149,13 +162,14 @@ impl Job<'_> {
         let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())
             .context("open the first process")?;
         let master = wiring.master().context("set up the container's terminal")?;
-        let reply = Reply::Created {
+        Ok(Created {
             init,
+            handle: handle.into(),
             cgroups: record.cgroups.clone(),
+            master: master.map(Into::into),
             poststart,
             kind,
-        };
-        Ok((reply, [handle].into_iter().chain(master).collect()))
+        })
     }
 
     fn plan(self, is_terminal: bool) -> Result<Plan, Error> {
@@ -261,27 +275,23 @@ pub(super) fn check_terminal(process: &Process, is_terminal: bool) -> Result<(),
     )))
 }
 
-fn cgroups_path(spec: &Spec) -> Option<&Path> {
+fn cgroups_path(spec: &Spec) -> Option<GroupPath> {
     let linux = spec.linux().as_ref()?;
-    linux.cgroups_path().as_deref()
+    GroupPath::parse(linux.cgroups_path().as_deref()?)
 }
 
-/// Whatever is in a container's control groups is ended with it, so nothing else may be in there.
+/// Whatever is in a container's cgroups is ended with it, so nothing else may be in there.
 fn refuse_used_cgroup(spec: &Spec, hierarchies: &Hierarchies) -> Result<(), Error> {
     let Some(path) = cgroups_path(spec) else {
         return Ok(());
     };
-    let processes = hierarchies.at(path).and_then(|cgroups| cgroups.processes());
-    if processes
-        .context("look into the control groups")?
-        .is_empty()
-    {
+    let processes = hierarchies
+        .at(&path)
+        .and_then(|cgroups| cgroups.that_exist().processes());
+    if processes.context("look into the cgroups")?.is_empty() {
         return Ok(());
     }
-    let path = path.display();
-    Err(Error::invalid(format!(
-        "the control group {path} is in use"
-    )))
+    Err(Error::invalid(format!("the cgroup {path} is in use")))
 }
 
 /// Has libcontainer's builder do all of it.

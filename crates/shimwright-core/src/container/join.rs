@@ -1,6 +1,6 @@
 //! A further process in a running container: `exec`.
 //!
-//! It gets everything the container's first process has: control groups, namespaces, root file
+//! It gets everything the container's first process has: cgroups, namespaces, root file
 //! system, seccomp filter. The namespaces are entered by one call with a handle on that process
 //! (`setns(2)` with a pidfd), so they cannot be those of another one; the rest is libcontainer's
 //! `container_init_process`, as for the first process.
@@ -15,6 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::PidfdFlags;
 use rustix::thread::ThreadNameSpaceType;
+use serde::{Deserialize, Serialize};
 
 use super::create::check_terminal;
 use super::home;
@@ -28,9 +29,9 @@ use crate::config::bundle::Bundle;
 use crate::config::identity::ProcessId;
 use crate::config::record::ContainerKind;
 use crate::engine::BoxError;
-use crate::error::Context;
+use crate::error::{Context, Error};
 use crate::policy;
-use crate::process::launcher::{Answer, Reply};
+use crate::process::handle::Handle;
 use crate::stdio::Stdio;
 use crate::sys;
 
@@ -51,13 +52,24 @@ pub(crate) struct Join<'a> {
     pub(crate) notify: PathBuf,
 }
 
+/// A process that has joined a container and waits to be told to go on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Joined {
+    pub(crate) process: ProcessId,
+    pub(crate) handle: Handle,
+    /// A pipe on which it says why it cannot execute its program.
+    pub(crate) failure: Handle,
+    /// The shim's end of the terminal, if there is one.
+    pub(crate) master: Option<Handle>,
+}
+
 impl Join<'_> {
     /// Makes the process, which then waits. Launcher process.
     ///
     /// # Errors
     ///
     /// Why there is no such process; nothing is left of it.
-    pub(crate) fn run(self, stdio: Stdio) -> Answer {
+    pub(crate) fn run(self, stdio: Stdio) -> Result<Joined, Error> {
         let (bundle, process) = (self.bundle, &self.process);
         // libcontainer needs a working directory, see `Job::run`.
         rustix::process::chdir(bundle.directory())
@@ -132,8 +144,12 @@ impl Join<'_> {
         };
         let (process, handle) = set_up().context("join the container")?;
         let master = wiring.master().context("set up the terminal")?;
-        let handles = [handle, failure].into_iter().chain(master);
-        Ok((Reply::Joined { process }, handles.collect()))
+        Ok(Joined {
+            process,
+            handle: handle.into(),
+            failure: failure.into(),
+            master: master.map(Into::into),
+        })
     }
 
     /// The root directory of the container's first process.

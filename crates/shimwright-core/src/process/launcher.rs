@@ -1,9 +1,13 @@
 //! The launcher: a short-lived process that does for the shim what blocks or changes the process
 //! it happens in.
+//!
+//! It is a fork of the shim process. It is given values that say which descriptors they need, and
+//! answers with one value, whose descriptors are sent along.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::net::{
@@ -11,21 +15,17 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use rustix::process::{Pid, PidfdFlags};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use crate::cgroup::Cgroups;
-use crate::config::identity::ProcessId;
-use crate::config::record::ContainerKind;
+use super::handle;
 use crate::engine::exit::Status;
 use crate::error::{self, Code, Context, Error};
 use crate::process::reaper::Reaper;
 use crate::sys;
 use crate::sys::process::Forked;
-
-/// What a launcher's job comes to: the answer, and the descriptors that go with it.
-pub(crate) type Answer = Result<(Reply, Vec<OwnedFd>), Error>;
 
 /// The longest reply in bytes; an error message is cut to fit.
 const MAX_REPLY: usize = 64 << 10;
@@ -36,43 +36,98 @@ const MAX_HANDLES: usize = 3;
 /// The first number that no program expects a descriptor at.
 const FIRST_FREE: RawFd = 16;
 
-/// What a launcher answers, once.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Reply {
-    /// The container exists; its first process waits for `start`. A handle on it is attached, and
-    /// the terminal if it has one.
-    Created {
-        init: ProcessId,
-        cgroups: Cgroups,
-        /// The spec has hooks to run after `start`.
-        poststart: bool,
-        kind: ContainerKind,
-    },
-    /// A process has joined the container and waits to be told to go on. Attached are a handle on
-    /// it, a pipe on which it says why it could not, and the terminal if it has one.
-    Joined { process: ProcessId },
-    /// Whether there is a FIFO.
-    Fifo(bool),
-    /// What was asked for is done.
-    Done,
-    /// Nothing of what was asked for is left.
-    Failed { code: Code, message: String },
+/// What a launcher is given: it names its descriptors, which stay open there. All others of the
+/// shim's are closed.
+pub(crate) trait Keep {
+    /// Adds the descriptors.
+    fn keep<'a>(&'a self, kept: &mut Vec<BorrowedFd<'a>>);
 }
 
-impl From<Result<Reply, Error>> for Reply {
-    fn from(result: Result<Reply, Error>) -> Self {
-        result.unwrap_or_else(|error| {
-            let mut message = error::chain(&error);
-            let mut end = message.len().min(MAX_REPLY / 4);
-            while !message.is_char_boundary(end) {
-                end -= 1;
+impl Keep for OwnedFd {
+    fn keep<'a>(&'a self, kept: &mut Vec<BorrowedFd<'a>>) {
+        kept.push(self.as_fd());
+    }
+}
+
+impl<T: Keep + ?Sized> Keep for &T {
+    fn keep<'a>(&'a self, kept: &mut Vec<BorrowedFd<'a>>) {
+        (**self).keep(kept);
+    }
+}
+
+impl<T: Keep> Keep for Option<T> {
+    fn keep<'a>(&'a self, kept: &mut Vec<BorrowedFd<'a>>) {
+        self.iter().for_each(|one| one.keep(kept));
+    }
+}
+
+impl<T: Keep> Keep for Vec<T> {
+    fn keep<'a>(&'a self, kept: &mut Vec<BorrowedFd<'a>>) {
+        self.iter().for_each(|one| one.keep(kept));
+    }
+}
+
+impl<T: Keep, const N: usize> Keep for [T; N] {
+    fn keep<'a>(&'a self, kept: &mut Vec<BorrowedFd<'a>>) {
+        self.iter().for_each(|one| one.keep(kept));
+    }
+}
+
+impl Keep for () {
+    fn keep<'a>(&'a self, _: &mut Vec<BorrowedFd<'a>>) {}
+}
+
+macro_rules! keep_each {
+    ($($part:ident)+) => {
+        #[expect(non_snake_case, reason = "each part is named after its type")]
+        impl<$($part: Keep),+> Keep for ($($part,)+) {
+            fn keep<'a>(&'a self, kept: &mut Vec<BorrowedFd<'a>>) {
+                let ($($part,)+) = self;
+                $($part.keep(kept);)+
             }
-            message.truncate(end);
-            Self::Failed {
-                code: error.code(),
-                message,
-            }
-        })
+        }
+    };
+}
+keep_each!(A B C D);
+keep_each!(A B C D E);
+
+/// The answer of a launcher that another program takes the place of.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Never {}
+
+/// What a launcher sends, once.
+#[derive(Debug, Serialize, Deserialize)]
+enum Reply<T> {
+    Done(T),
+    /// Nothing of what was asked for is left.
+    Failed {
+        code: Code,
+        message: String,
+    },
+}
+
+impl<T> From<Result<T, Error>> for Reply<T> {
+    fn from(outcome: Result<T, Error>) -> Self {
+        outcome.map_or_else(
+            |error| {
+                let mut message = error::chain(&error);
+                message.truncate(message.floor_char_boundary(MAX_REPLY / 4));
+                Self::Failed {
+                    code: error.code(),
+                    message,
+                }
+            },
+            Self::Done,
+        )
+    }
+}
+
+impl<T> Reply<T> {
+    fn answer(self) -> Result<T, Error> {
+        match self {
+            Self::Done(answer) => Ok(answer),
+            Self::Failed { code, message } => Err(Error::Remote { code, message }),
+        }
     }
 }
 
@@ -87,24 +142,26 @@ pub(crate) fn leave_the_answer() {
     }
 }
 
-/// A launcher at work.
+/// A launcher at work, which answers with a `T`.
 #[derive(Debug)]
-pub(crate) struct Launcher {
+pub(crate) struct Launcher<T> {
     pid: i32,
     socket: AsyncFd<OwnedFd>,
     ended: oneshot::Receiver<Status>,
+    answer: PhantomData<T>,
 }
 
-impl Launcher {
-    /// Forks this process and runs `job` in the child, with only `keep` of its descriptors.
+impl<T: Serialize + DeserializeOwned> Launcher<T> {
+    /// Forks this process and runs `job` in the child, which is `given` a value with its
+    /// descriptors.
     ///
     /// # Errors
     ///
     /// The reason why there is no child. What the job does comes with [`reply`](Self::reply).
-    pub(crate) fn start(
+    pub(crate) fn start<K: Keep>(
         reaper: &Reaper,
-        keep: &[RawFd],
-        job: impl FnOnce() -> Answer,
+        given: K,
+        job: impl FnOnce(K) -> Result<T, Error>,
     ) -> Result<Self, Error> {
         let (ours, theirs) = rustix::net::socketpair(
             AddressFamily::UNIX,
@@ -121,17 +178,18 @@ impl Launcher {
                     pid,
                     socket: sys::fd::watch(ours).context("watch a launcher's socket")?,
                     ended,
+                    answer: PhantomData,
                 })
             }
-            Forked::Child => child(keep, theirs, job),
+            Forked::Child => child(theirs, given, job),
         }
     }
 
-    /// Waits for the answer, and the descriptors that came with it, and for the launcher's end.
+    /// Waits for the answer and for the launcher's end.
     ///
     /// Only then is the shim the parent of a first process: what that asks the kernel to do when
     /// its parent ends must not be about the launcher.
-    pub(crate) async fn reply(mut self) -> Answer {
+    pub(crate) async fn reply(mut self) -> Result<T, Error> {
         let readable = tokio::io::Interest::READABLE;
         let received = tokio::select! {
             biased;
@@ -147,19 +205,15 @@ impl Launcher {
                 received => received,
             },
         };
-        let received = received.context("hear from a launcher")?;
-        match received {
-            Some((Reply::Failed { code, message }, _)) => Err(Error::Remote { code, message }),
-            Some(answer) => Ok(answer),
+        match received.context("hear from a launcher")? {
+            Some(reply) => reply.answer(),
             None => Err(Error::Failed {
                 action: "finish the request".to_owned(),
                 source: "the launcher ended without an answer".into(),
             }),
         }
     }
-}
 
-impl Launcher {
     /// A handle on the launcher's process. Nothing may have been awaited since its start.
     pub(crate) fn handle(&self) -> Result<OwnedFd, Error> {
         Pid::from_raw(self.pid)
@@ -167,7 +221,9 @@ impl Launcher {
             .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
             .context("open a launcher's process")
     }
+}
 
+impl Launcher<Never> {
     /// Waits until the job has had another program take the launcher's place. Whoever awaits the
     /// receiver learns how that ended.
     ///
@@ -175,37 +231,39 @@ impl Launcher {
     ///
     /// Why it could not; the launcher has ended then.
     pub(crate) async fn replaced(self) -> Result<oneshot::Receiver<Status>, Error> {
+        let readable = tokio::io::Interest::READABLE;
         let received = self
             .socket
-            .async_io(tokio::io::Interest::READABLE, |socket| receive(socket))
-            .await
-            .context("hear from a launcher")?;
-        match received {
+            .async_io(readable, |socket| receive::<Never>(socket));
+        match received.await.context("hear from a launcher")? {
             // The socket has closed with the launcher's program.
             None => Ok(self.ended),
-            Some((reply, _)) => {
+            Some(reply) => {
                 let _ = self.ended.await;
-                match reply {
-                    Reply::Failed { code, message } => Err(Error::Remote { code, message }),
-                    _ => Err(Error::invalid("the launcher has executed nothing")),
-                }
+                match reply.answer()? {}
             }
         }
     }
 }
 
 /// The launcher's whole life.
-fn child(keep: &[RawFd], socket: OwnedFd, job: impl FnOnce() -> Answer) -> ! {
+fn child<T: Serialize, K: Keep>(
+    socket: OwnedFd,
+    given: K,
+    job: impl FnOnce(K) -> Result<T, Error>,
+) -> ! {
     // A program that takes the launcher's place may be about to get the first numbers.
     let socket = rustix::io::fcntl_dupfd_cloexec(&socket, FIRST_FREE).unwrap_or(socket);
-    let keep: Vec<RawFd> = keep.iter().copied().chain([socket.as_raw_fd()]).collect();
     ANSWER.store(socket.as_raw_fd(), Ordering::Relaxed);
     // A panic must not unwind into the frames that belong to the shim.
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut kept = vec![socket.as_fd()];
+        given.keep(&mut kept);
+        let kept: Vec<_> = kept.iter().map(AsRawFd::as_raw_fd).collect();
         sys::signal::reset_signals().context("reset the signals")?;
-        sys::fd::close_all_but(&keep).context("close the shim's descriptors")?;
+        sys::fd::close_all_but(&kept).context("close the shim's descriptors")?;
         sys::process::hide().context("hide from other processes")?;
-        job()
+        job(given)
     }));
     let outcome = outcome.unwrap_or_else(|_| {
         Err(Error::Failed {
@@ -213,16 +271,12 @@ fn child(keep: &[RawFd], socket: OwnedFd, job: impl FnOnce() -> Answer) -> ! {
             source: "panicked".into(),
         })
     });
-    let (reply, handles) = match outcome {
-        Ok(answer) => answer,
-        Err(error) => (Reply::from(Err(error)), Vec::new()),
-    };
-    let sent = send(&socket, &reply, &handles);
+    let sent = send(&socket, &Reply::from(outcome));
     sys::process::exit_now(u8::from(sent.is_err()))
 }
 
-fn send(socket: impl AsFd, reply: &Reply, handles: &[OwnedFd]) -> io::Result<()> {
-    let text = serde_json::to_vec(reply)?;
+fn send<T: Serialize>(socket: impl AsFd, reply: &Reply<T>) -> io::Result<()> {
+    let (text, handles) = handle::encode(reply)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_HANDLES))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let handles: Vec<_> = handles.iter().map(AsFd::as_fd).collect();
@@ -238,7 +292,7 @@ fn send(socket: impl AsFd, reply: &Reply, handles: &[OwnedFd]) -> io::Result<()>
     Ok(())
 }
 
-fn receive(socket: impl AsFd) -> io::Result<Option<(Reply, Vec<OwnedFd>)>> {
+fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<Reply<T>>> {
     let mut text = vec![0; MAX_REPLY];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_HANDLES))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -255,13 +309,14 @@ fn receive(socket: impl AsFd) -> io::Result<Option<(Reply, Vec<OwnedFd>)>> {
         }
     }
     match text.get(..received.bytes) {
-        Some(text) if !text.is_empty() => Ok(Some((serde_json::from_slice(text)?, handles))),
+        Some(text) if !text.is_empty() => Ok(Some(handle::decode(text, handles)?)),
         _ => Ok(None),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::handle::Handle;
     use super::*;
 
     fn pair() -> (OwnedFd, OwnedFd) {
@@ -270,37 +325,47 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_arrives_with_its_handle() {
+    fn an_answer_arrives_with_its_descriptors_in_their_places() {
+        #[derive(Serialize, Deserialize)]
+        struct Answer {
+            name: String,
+            first: Handle,
+            none: Option<Handle>,
+            second: Option<Handle>,
+        }
+        let open = |path| Handle::from(OwnedFd::from(std::fs::File::open(path).unwrap()));
+        let device = |handle: Handle| rustix::fs::fstat(OwnedFd::from(handle)).unwrap().st_rdev;
         let (ours, theirs) = pair();
-        let handle = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
-        let init = ProcessId::of(rustix::process::getpid()).unwrap();
-        let sent = Reply::Created {
-            init,
-            cgroups: Cgroups::default(),
-            poststart: false,
-            kind: ContainerKind::Wasm,
+        let answer = Answer {
+            name: "a".to_owned(),
+            first: open("/dev/null"),
+            none: None,
+            second: Some(open("/dev/zero")),
         };
-        send(&theirs, &sent, &[handle]).unwrap();
-        let (reply, received) = receive(&ours).unwrap().unwrap();
-        assert!(matches!(reply, Reply::Created { init: found, .. } if found == init));
-        assert_eq!(received.len(), 1);
+        send(&theirs, &Reply::Done(answer)).unwrap();
+        let received: Reply<Answer> = receive(&ours).unwrap().unwrap();
+        let answer = received.answer().unwrap();
+        assert_eq!(answer.name, "a");
+        assert_eq!(device(answer.first), rustix::fs::makedev(1, 3));
+        assert!(answer.none.is_none());
+        assert_eq!(device(answer.second.unwrap()), rustix::fs::makedev(1, 5));
     }
 
     #[test]
     fn a_launcher_that_dies_is_noticed() {
         let (ours, theirs) = pair();
         drop(theirs);
-        assert!(receive(&ours).unwrap().is_none());
+        assert!(receive::<()>(&ours).unwrap().is_none());
     }
 
     #[test]
     fn a_long_message_is_cut_between_characters() {
         let error = Error::invalid("ä".repeat(MAX_REPLY));
         let (ours, theirs) = pair();
-        send(&theirs, &Reply::from(Err(error)), &[]).unwrap();
+        send(&theirs, &Reply::<()>::from(Err(error))).unwrap();
         assert!(matches!(
-            receive(&ours).unwrap(),
-            Some((Reply::Failed { .. }, handles)) if handles.is_empty()
+            receive::<()>(&ours).unwrap(),
+            Some(Reply::Failed { .. })
         ));
     }
 }

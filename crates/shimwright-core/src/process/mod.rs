@@ -1,5 +1,6 @@
 //! Processes of ours: the roles of the binary, the launcher, and who waits for children.
 
+pub(crate) mod handle;
 pub(crate) mod idle;
 pub(crate) mod launcher;
 pub(crate) mod reaper;

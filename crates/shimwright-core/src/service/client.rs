@@ -4,15 +4,17 @@
 //! What the call does goes on in a task of its own, so that nothing is left half made, but is told:
 //! by a pipe, which a launcher can watch too.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::pipe::PipeFlags;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::Interest;
 
 use crate::error::{Context, Error};
-use crate::process::launcher::{Answer, Launcher};
+use crate::process::launcher::{Keep, Launcher};
 use crate::sys;
 
 /// How long a launcher may take to undo what it did once nobody waits for it.
@@ -59,13 +61,15 @@ impl Drop for Waiting {
     }
 }
 
+impl Keep for Wanted {
+    fn keep<'a>(&'a self, kept: &mut Vec<BorrowedFd<'a>>) {
+        kept.push(self.0.as_fd());
+    }
+}
+
 impl Wanted {
     pub(super) fn caller(&self) -> Caller {
         self.1.clone()
-    }
-
-    pub(super) fn descriptor(&self) -> RawFd {
-        self.0.as_raw_fd()
     }
 
     /// The same for a launcher.
@@ -80,7 +84,10 @@ impl Wanted {
 
     /// Waits for a launcher's answer. One that nobody waits for undoes what it did; one that cannot
     /// is killed.
-    pub(super) async fn answer(&self, launcher: Launcher) -> Answer {
+    pub(super) async fn answer<T: Serialize + DeserializeOwned>(
+        &self,
+        launcher: Launcher<T>,
+    ) -> Result<T, Error> {
         let handle = launcher.handle()?;
         let pipe = sys::fd::watch(self.try_clone()?).context("watch a pipe")?;
         let over = pipe.async_io(Interest::READABLE, |pipe| match sys::fd::is_hung_up(pipe) {

@@ -95,7 +95,7 @@ impl Task {
         self.process.state().updatable(&self.process.name)?;
         let cgroups = self.cgroups();
         let launcher = self.launch(|| update::update(&self.bundle, &cgroups, resources))?;
-        launcher.reply().await.map(drop)
+        launcher.reply().await
     }
 
     /// Reports missing memory until the task has ended.

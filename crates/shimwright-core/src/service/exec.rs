@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -20,14 +20,14 @@ use super::io::{Pending, StreamPaths};
 use super::process::{Process, send_signal};
 use super::reply;
 use super::state::{Exited, Name, State};
-use super::task::{Sandbox, Task, mistaken};
+use super::task::{Sandbox, Task};
 use crate::config::bundle::validate_id;
 use crate::config::identity::ProcessId;
-use crate::container::join::Join;
+use crate::container::join::{Join, Joined};
 use crate::container::program::Programs;
 use crate::engine::exit::Status;
 use crate::error::{Context, Error};
-use crate::process::launcher::{Launcher, Reply};
+use crate::process::launcher::Launcher;
 use crate::stdio::Stdio;
 use crate::sys;
 
@@ -192,16 +192,15 @@ impl Task {
         let told = self.notify(&socket);
         // It has served its purpose, or there never was one.
         let _ = std::fs::remove_file(&notify);
-        let (reply, handles) = answer?;
-        let mut handles = handles.into_iter();
-        let (Reply::Joined { process }, Some(handle), Some(failure)) =
-            (reply, handles.next(), handles.next())
-        else {
-            return Err(mistaken("exec"));
-        };
+        let Joined {
+            process,
+            handle,
+            failure,
+            master,
+        } = answer?;
         let ended = launching.named(process.pid);
-        let handle = exec.process.made(handle);
-        let executed = exec.execute(client, handles.next(), told, failure);
+        let handle = exec.process.made(handle.into());
+        let executed = exec.execute(client, master.map(Into::into), told, failure.into());
         if let Err(error) = executed.await {
             // It may have ended by itself.
             let _ = send_signal(handle, libc::SIGKILL.unsigned_abs());
@@ -217,7 +216,7 @@ impl Task {
         init: ProcessId,
         (notify, stdio): (&Path, Stdio),
         wanted: &Wanted,
-    ) -> Result<Launcher, Error> {
+    ) -> Result<Launcher<Joined>, Error> {
         let Sandbox {
             cgroups,
             kind,
@@ -226,31 +225,34 @@ impl Task {
         } = self.sandbox()?;
         let shared = &self.shared;
         let handle = self.process.handle()?;
-        let mut keep = self.keep(&stdio);
-        keep.extend([handle.as_raw_fd(), wanted.descriptor()]);
-        Launcher::start(&shared.reaper, &keep, || {
-            let shim_alive = shared.alive.0.try_clone().context("duplicate a pipe")?;
-            let wanted = wanted.try_clone()?;
-            let join = Join {
-                programs: Programs {
-                    host: shared.host,
-                    id: self.id(),
-                    options,
-                    store: &shared.store,
-                    overlay: &[],
-                    shim_alive: Arc::new(shim_alive),
-                    wanted: &wanted,
-                },
-                bundle: &self.bundle,
-                kind: *kind,
-                cgroups,
-                init,
-                handle,
-                process: exec.spec.clone(),
-                notify: notify.to_owned(),
-            };
-            join.run(stdio)
-        })
+        let given = (stdio, handle, &shared.alive.0, &shared.log, wanted);
+        Launcher::start(
+            &shared.reaper,
+            given,
+            |(stdio, handle, alive, _, wanted)| {
+                let shim_alive = alive.try_clone().context("duplicate a pipe")?;
+                let wanted = wanted.try_clone()?;
+                let join = Join {
+                    programs: Programs {
+                        host: shared.host,
+                        id: self.id(),
+                        options,
+                        store: &shared.store,
+                        overlay: &[],
+                        shim_alive: Arc::new(shim_alive),
+                        wanted: &wanted,
+                    },
+                    bundle: &self.bundle,
+                    kind: *kind,
+                    cgroups,
+                    init,
+                    handle,
+                    process: exec.spec.clone(),
+                    notify: notify.to_owned(),
+                };
+                join.run(stdio)
+            },
+        )
     }
 }
 

@@ -1,7 +1,7 @@
 //! The streams of one process, from the shim's side: a task's first process or an exec.
 
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -168,16 +168,6 @@ impl Io {
             waiting.abort();
         }
         *lock(&self.held) = Held::default();
-    }
-}
-
-/// The descriptors that a launcher has to keep to connect a process.
-pub(super) fn descriptors(stdio: &Stdio) -> Vec<RawFd> {
-    match stdio {
-        Stdio::Terminal => Vec::new(),
-        Stdio::Streams(streams) => [&streams.stdin, &streams.stdout, &streams.stderr]
-            .map(AsRawFd::as_raw_fd)
-            .to_vec(),
     }
 }
 

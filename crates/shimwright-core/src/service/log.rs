@@ -5,18 +5,19 @@
 //! and others stay, the log continues in one of theirs.
 
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::io::DupFlags;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, filter};
 
 use crate::error::printable;
+use crate::process::launcher::Keep;
+use crate::sys;
 
 /// Where the lines go.
 #[derive(Debug)]
@@ -27,11 +28,6 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// The descriptor, which a launcher has to keep open. It is the same for good.
-    pub(crate) fn descriptor(&self) -> RawFd {
-        self.fifo.lock().as_raw_fd()
-    }
-
     /// Whether the lines go to this bundle.
     pub(crate) fn is_of(&self, bundle: &Path) -> bool {
         *self.bundle() == bundle
@@ -39,13 +35,7 @@ impl Log {
 
     /// Continues in the log of another bundle, if it has one.
     pub(crate) fn move_to(&self, bundle: &Path) {
-        let moved = open_fifo(bundle).and_then(|fifo| {
-            Ok(rustix::io::dup3(
-                fifo,
-                &mut self.fifo.lock(),
-                DupFlags::CLOEXEC,
-            )?)
-        });
+        let moved = open_fifo(bundle).and_then(|fifo| sys::fd::redirect(&*self.fifo.0, fifo));
         match moved {
             Ok(()) => *self.bundle() = bundle.to_owned(),
             Err(error) => tracing::debug!(%error, "no log in {}", bundle.display()),
@@ -66,7 +56,7 @@ fn open_fifo(bundle: &Path) -> io::Result<OwnedFd> {
 /// Opens the log of a bundle and sends every event of this process and its launchers there; `None`
 /// if there is no log.
 pub(crate) fn open(bundle: &Path, debug: bool) -> Option<Log> {
-    let fifo = Fifo(Arc::new(Mutex::new(open_fifo(bundle).ok()?)));
+    let fifo = Fifo(Arc::new(open_fifo(bundle).ok()?));
     let ours = if debug {
         LevelFilter::DEBUG
     } else {
@@ -102,11 +92,12 @@ pub(crate) fn open(bundle: &Path, debug: bool) -> Option<Log> {
 }
 
 #[derive(Clone, Debug)]
-struct Fifo(Arc<Mutex<OwnedFd>>);
+struct Fifo(Arc<OwnedFd>);
 
-impl Fifo {
-    fn lock(&self) -> MutexGuard<'_, OwnedFd> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+/// The descriptor is the same for good.
+impl Keep for Log {
+    fn keep<'a>(&'a self, kept: &mut Vec<BorrowedFd<'a>>) {
+        kept.push(self.fifo.0.as_fd());
     }
 }
 
@@ -117,7 +108,7 @@ impl Write for Fifo {
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let shown = format!("{}\n", printable(text));
         // A line of up to 4096 bytes is written whole or not at all (`pipe(7)`, PIPE_BUF).
-        let _ = rustix::io::write(&*self.lock(), shown.as_bytes());
+        let _ = rustix::io::write(&*self.0, shown.as_bytes());
         Ok(line.len())
     }
 
@@ -140,7 +131,7 @@ mod tests {
 
     fn log(bundle: &Path) -> Log {
         Log {
-            fifo: Fifo(Arc::new(Mutex::new(open_fifo(bundle).unwrap()))),
+            fifo: Fifo(Arc::new(open_fifo(bundle).unwrap())),
             bundle: Mutex::new(bundle.to_owned()),
         }
     }
@@ -155,14 +146,13 @@ mod tests {
     }
 
     #[test]
-    fn the_log_continues_in_another_bundle_under_the_same_descriptor() {
+    fn the_log_continues_in_another_bundle() {
         let (first, second) = (bundle(), bundle());
         let log = log(first.path());
-        let descriptor = log.descriptor();
         log.move_to(Path::new("/nowhere"));
         assert!(log.is_of(first.path()));
         log.move_to(second.path());
-        assert!(log.is_of(second.path()) && log.descriptor() == descriptor);
+        assert!(log.is_of(second.path()));
         log.fifo.clone().write_all(b"line\n").unwrap();
         let mut line = [0; 5];
         rustix::io::read(open_fifo(second.path()).unwrap(), &mut line).unwrap();

@@ -2,19 +2,17 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use containerd_shim_protos::api::CreateTaskRequest;
-use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::client::{Caller, Wanted};
 use super::exec::Exec;
-use super::io::{Io, Pending, StreamPaths, descriptors};
-use super::log::Log;
+use super::io::{Io, Pending, StreamPaths};
 use super::process::{Process, send_signal};
 use super::reply;
 use super::state::{Deletable, Exited, Name, State};
@@ -25,10 +23,10 @@ use crate::config::bundle::Bundle;
 use crate::config::options::RuntimeOptions;
 use crate::config::record::{ContainerKind, Record};
 use crate::container::cleanup;
-use crate::container::create::Job;
+use crate::container::create::{Created, Job};
 use crate::engine::exit::Status;
 use crate::error::{Context, Error};
-use crate::process::launcher::{Answer, Launcher, Reply};
+use crate::process::launcher::Launcher;
 use crate::stdio::Stdio;
 
 /// How long the execs of a task whose first process has ended may take to end too.
@@ -112,23 +110,17 @@ impl Task {
         let (stdio, client) = self.open(&self.process.io, &options).await?;
         let launching = self.shared.reaper.launching();
         let launcher = self.launch_create(request, &options, stdio, wanted)?;
-        let (reply, handles) = self.answer(launcher, wanted).await?;
-        let mut handles = handles.into_iter();
-        let (
-            Reply::Created {
-                init,
-                cgroups,
-                poststart,
-                kind,
-            },
-            Some(handle),
-        ) = (reply, handles.next())
-        else {
-            return Err(mistaken("create the container"));
-        };
+        let Created {
+            init,
+            handle,
+            cgroups,
+            master,
+            poststart,
+            kind,
+        } = self.answer(launcher, wanted).await?;
         let ended = launching.named(init.pid);
         self.poststart.store(poststart, Ordering::Relaxed);
-        self.process.made(handle);
+        self.process.made(handle.into());
         // Nobody else sets it: the id was reserved for this call.
         let _ = self.sandbox.set(Sandbox {
             oom: Oom::of(&cgroups),
@@ -136,7 +128,7 @@ impl Task {
             kind,
             options,
         });
-        if let Err(error) = self.process.io.connect(client, handles.next()) {
+        if let Err(error) = self.process.io.connect(client, master.map(Into::into)) {
             self.undo().await;
             return Err(error);
         }
@@ -160,12 +152,11 @@ impl Task {
         options: &RuntimeOptions,
         stdio: Stdio,
         wanted: &Wanted,
-    ) -> Result<Launcher, Error> {
+    ) -> Result<Launcher<Created>, Error> {
         let shared = &self.shared;
-        let mut keep = self.keep(&stdio);
-        keep.push(wanted.descriptor());
-        Launcher::start(&shared.reaper, &keep, || {
-            let shim_alive = shared.alive.0.try_clone().context("duplicate a pipe")?;
+        let given = (stdio, &shared.alive.0, &shared.log, wanted);
+        Launcher::start(&shared.reaper, given, |(stdio, alive, _, wanted)| {
+            let shim_alive = alive.try_clone().context("duplicate a pipe")?;
             let job = Job {
                 host: shared.host,
                 id: self.id(),
@@ -182,7 +173,7 @@ impl Task {
     }
 
     /// Waits for what has come of a create. If there is no container, nothing of it is left.
-    async fn answer(&self, launcher: Launcher, wanted: &Wanted) -> Answer {
+    async fn answer(&self, launcher: Launcher<Created>, wanted: &Wanted) -> Result<Created, Error> {
         let answer = match wanted.answer(launcher).await {
             Ok(_) if wanted.is_over() => Err(Error::invalid("the client has gone")),
             // A launcher that answered has undone what it did; one that died has not.
@@ -195,21 +186,13 @@ impl Task {
         answer
     }
 
-    /// The descriptors that a launcher of a process needs.
-    pub(super) fn keep(&self, stdio: &Stdio) -> Vec<RawFd> {
-        let mut keep = descriptors(stdio);
-        keep.push(self.shared.alive.0.as_raw_fd());
-        keep.extend(self.shared.log.as_ref().map(Log::descriptor));
-        keep
-    }
-
     /// Removes what a launcher that died has left of a container.
     async fn undo(&self) {
         let Some(record) = self.bundle.record() else {
             return;
         };
         let undone = match self.launch(|| cleanup::undo(&self.bundle, &record, cleanup::PATIENT)) {
-            Ok(launcher) => launcher.reply().await.map(drop),
+            Ok(launcher) => launcher.reply().await,
             Err(error) => Err(error),
         };
         if let Err(error) = undone {
@@ -243,7 +226,7 @@ impl Task {
         let spec = self.bundle.spec()?;
         let directory = self.bundle.libcontainer().join(self.id());
         let launcher = self.launch(move || cleanup::run_poststart_hooks(&directory, &spec))?;
-        launcher.reply().await.map(drop)
+        launcher.reply().await
     }
 
     /// The first process has ended. Its exit is the last that is told.
@@ -265,11 +248,9 @@ impl Task {
     }
 
     fn kill_rest(&self) -> std::io::Result<()> {
-        for pid in self.cgroups().processes()? {
-            if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) {
-                // It may have ended meanwhile.
-                let _ = send_signal(&handle, libc::SIGKILL.unsigned_abs());
-            }
+        for (_, handle) in self.cgroups().handles()? {
+            // It may have ended meanwhile.
+            let _ = send_signal(&handle, libc::SIGKILL.unsigned_abs());
         }
         Ok(())
     }
@@ -291,24 +272,20 @@ impl Task {
 
     /// Sends a signal to every process of the container, and to each of them once.
     fn kill_every_process(&self, signal: u32) -> Result<(), Error> {
-        let processes = self
-            .cgroups()
-            .processes()
-            .context("list the container's processes")?;
+        let processes = self.cgroups().handles();
+        let processes = processes.context("list the container's processes")?;
         // The first process is in the list too, unless it has just ended: its pid may then be
         // another process's.
         let init = self.process.kill(signal);
         let signalled = init.is_ok().then(|| self.process.state().process());
         let signalled = signalled.flatten().map(|process| process.pid);
-        for pid in processes {
+        for (pid, handle) in processes {
             if signalled == Some(pid.as_raw_nonzero().get()) {
                 continue;
             }
-            if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) {
-                match send_signal(&handle, signal) {
-                    Ok(()) | Err(Error::Finished) => {}
-                    Err(error) => return Err(error),
-                }
+            match send_signal(&handle, signal) {
+                Ok(()) | Err(Error::Finished) => {}
+                Err(error) => return Err(error),
             }
         }
         init
@@ -359,18 +336,7 @@ impl Task {
     pub(super) fn launch(
         &self,
         job: impl FnOnce() -> Result<(), Error>,
-    ) -> Result<Launcher, Error> {
-        let keep: Vec<_> = self.shared.log.iter().map(Log::descriptor).collect();
-        Launcher::start(&self.shared.reaper, &keep, || {
-            job().map(|()| (Reply::Done, Vec::new()))
-        })
-    }
-}
-
-/// A launcher gave an answer to something else.
-pub(super) fn mistaken(action: &str) -> Error {
-    Error::Failed {
-        action: action.to_owned(),
-        source: "the launcher gave an answer to something else".into(),
+    ) -> Result<Launcher<()>, Error> {
+        Launcher::start(&self.shared.reaper, &self.shared.log, |_| job())
     }
 }

@@ -13,7 +13,7 @@ use containerd_shim_protos::protobuf::{Message, MessageField};
 
 use super::print;
 use super::start::address_in;
-use crate::cgroup::Hierarchies;
+use crate::cgroup::{GroupPath, Hierarchies};
 use crate::config::bundle::Bundle;
 use crate::config::record::Record;
 use crate::container::{cleanup, rootfs};
@@ -45,13 +45,14 @@ pub(super) fn run(flags: &Flags) -> Result<(), Error> {
 }
 
 fn clean(bundle: &Bundle, mut record: Record) -> Result<(), Error> {
-    // A shim that died while creating may not have recorded its control groups yet.
+    // A shim that died while creating may not have recorded its cgroups yet.
     if record.init.is_none()
         && let Some(path) = cgroups_path(bundle)
     {
         record.cgroups = Hierarchies::discover()
             .and_then(|hierarchies| hierarchies.at(&path))
-            .context("find the control groups")?;
+            .context("find the cgroups")?
+            .that_exist();
     }
     cleanup::undo(bundle, &record, cleanup::BOUND)?;
     // Also what containerd or an older shim mounted there.
@@ -59,8 +60,9 @@ fn clean(bundle: &Bundle, mut record: Record) -> Result<(), Error> {
     rootfs::unmount(&rootfs).with_context(|| format!("unmount {}", rootfs.display()))
 }
 
-fn cgroups_path(bundle: &Bundle) -> Option<PathBuf> {
-    bundle.spec().ok()?.linux().as_ref()?.cgroups_path().clone()
+fn cgroups_path(bundle: &Bundle) -> Option<GroupPath> {
+    let spec = bundle.spec().ok()?;
+    GroupPath::parse(spec.linux().as_ref()?.cgroups_path().as_deref()?)
 }
 
 /// The socket may serve other containers of the pod: it is removed only if nobody answers.

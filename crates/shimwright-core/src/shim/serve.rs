@@ -92,7 +92,7 @@ async fn serve(
         host,
         events: Arc::clone(&events),
         reaper: Arc::clone(&reaper),
-        hierarchies: Hierarchies::discover().context("find the control groups' hierarchies")?,
+        hierarchies: Hierarchies::discover().context("find the cgroup hierarchies")?,
         store: Store {
             address: flags.address.clone(),
             namespace: flags.namespace.clone(),

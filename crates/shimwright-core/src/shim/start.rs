@@ -14,7 +14,7 @@ use rustix::fs::FlockOperation;
 use super::bootstrap::Request;
 use super::print;
 use super::shutdown::lock;
-use crate::cgroup::Hierarchies;
+use crate::cgroup::{GroupPath, Hierarchies};
 use crate::code::cache;
 use crate::config::bundle::{Bundle, group, write_atomically};
 use crate::config::node;
@@ -92,7 +92,7 @@ pub(super) fn address_in(bundle: &Path) -> Option<PathBuf> {
 
 /// The group of all containers of a node, which no container's id can be.
 ///
-/// The process is ours, in the same control group: after an upgrade of the executable, a new one
+/// The process is ours, in the same cgroup: after an upgrade of the executable, a new one
 /// serves the containers to come.
 fn node_group(options: &RuntimeOptions) -> Result<String, Error> {
     let own = std::fs::metadata("/proc/self/exe").context("find this executable")?;
@@ -193,13 +193,19 @@ fn start_server(
     confined.map(|()| writer)
 }
 
-/// Puts the shim process into the control group of the options, on either version, and has the
+/// Puts the shim process into the cgroup of the options, on either version, and has the
 /// kernel prefer it to containerd when memory is short.
 fn confine(pid: u32, cgroup: &str) -> Result<(), Error> {
     if !cgroup.is_empty() {
         Hierarchies::discover()
-            .and_then(|hierarchies| hierarchies.admit(Path::new(cgroup), pid))
-            .with_context(|| format!("put the shim process into the control group {cgroup}"))?;
+            .and_then(|hierarchies| {
+                let path = match Path::new(cgroup) {
+                    path if path == Path::new("/") => GroupPath::top(),
+                    path => GroupPath::parse(path).ok_or(std::io::ErrorKind::NotFound)?,
+                };
+                hierarchies.admit(&path, pid)
+            })
+            .with_context(|| format!("put the shim process into the cgroup {cgroup}"))?;
     }
     set_cgroup_and_oom_score(pid, "").context("set the OOM score of the shim process")
 }

@@ -9,7 +9,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,6 +21,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::error::{Context, Error};
 use crate::process::idle::{SETTLED, release_memory};
+use crate::process::launcher::Keep;
 use crate::process::role;
 use crate::sys;
 
@@ -60,14 +61,6 @@ impl Copy {
         Ok((Self::Input { from, to }, reader))
     }
 
-    /// The end that is the copier's.
-    pub(super) fn end(&self) -> &OwnedFd {
-        match self {
-            Self::Output { from, .. } => from,
-            Self::Input { to, .. } => to,
-        }
-    }
-
     /// Opens the file: where to read and where to write. It may block.
     fn open(self) -> Result<[OwnedFd; 2], Error> {
         // A terminal of the node's must not become this process's own.
@@ -95,6 +88,15 @@ impl Copy {
                 Ok([file.into(), to])
             }
         }
+    }
+}
+
+impl Keep for Copy {
+    fn keep<'a>(&'a self, kept: &mut Vec<BorrowedFd<'a>>) {
+        kept.push(match self {
+            Self::Output { from, .. } => from.as_fd(),
+            Self::Input { to, .. } => to.as_fd(),
+        });
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::logger::{Program, READY_BOUND};
 use super::uri::Place;
 use crate::error::Error;
-use crate::process::launcher::{Launcher, Reply};
+use crate::process::launcher::Launcher;
 use crate::process::reaper::Reaper;
 use crate::sys;
 
@@ -116,19 +116,13 @@ fn is_fifo_in_memory(path: &Path) -> Option<bool> {
 
 /// Has a launcher find out whether there is a FIFO.
 async fn ask(path: &Path, reaper: &Reaper) -> Result<bool, Error> {
-    let launcher = Launcher::start(reaper, &[], || {
+    let launcher = Launcher::start(reaper, (), |()| {
         let found = std::fs::metadata(path);
-        let is_fifo = found.is_ok_and(|found| found.file_type().is_fifo());
-        Ok((Reply::Fifo(is_fifo), Vec::new()))
+        Ok(found.is_ok_and(|found| found.file_type().is_fifo()))
     })?;
     let process = launcher.handle()?;
     match timeout(READY_BOUND, launcher.reply()).await {
-        Ok(answer) => match answer? {
-            (Reply::Fifo(is_fifo), _) => Ok(is_fifo),
-            _ => Err(Error::invalid(
-                "the launcher gave an answer to something else",
-            )),
-        },
+        Ok(answer) => answer,
         Err(_) => {
             let _ = sys::signal::pidfd_send_signal(&process, libc::SIGKILL);
             Err(Error::invalid(format!(

@@ -8,7 +8,7 @@
 use std::ffi::CString;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::pipe::PipeFlags;
@@ -110,9 +110,7 @@ impl Pending {
         let (ready, theirs) =
             rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe for a logger")?;
         let [stdout, stderr] = outputs;
-        let descriptors = [stdout, stderr, theirs];
-        let keep = descriptors.each_ref().map(AsRawFd::as_raw_fd);
-        let launcher = Launcher::start(reaper, &keep, || {
+        let launcher = Launcher::start(reaper, [stdout, stderr, theirs], |descriptors| {
             Err(become_it(&program, descriptors, bundle, id, namespace))
         })?;
         let process = launcher.handle()?;
@@ -145,8 +143,7 @@ async fn start_copier(
     reaper: &Reaper,
     bundle: &Bundle,
 ) -> Result<Logger, Error> {
-    let keep: Vec<_> = copies.iter().map(|copy| copy.end().as_raw_fd()).collect();
-    let launcher = Launcher::start(reaper, &keep, || {
+    let launcher = Launcher::start(reaper, copies, |copies| {
         Err(match record(bundle) {
             Ok(()) => copier::become_it(copies),
             Err(error) => error,

@@ -20,13 +20,14 @@ pub(crate) mod terminal;
 pub(crate) mod uri;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::inotify::WatchFlags;
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Context, Error};
+use crate::process::launcher::Keep;
 use crate::sys;
 use copier::Copy;
 use endpoint::Endpoint;
@@ -48,6 +49,23 @@ pub(crate) struct Streams {
     pub(crate) stdin: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
+}
+
+impl Keep for Streams {
+    fn keep<'a>(&'a self, kept: &mut Vec<BorrowedFd<'a>>) {
+        self.stdin.keep(kept);
+        self.stdout.keep(kept);
+        self.stderr.keep(kept);
+    }
+}
+
+impl Keep for Stdio {
+    fn keep<'a>(&'a self, kept: &mut Vec<BorrowedFd<'a>>) {
+        match self {
+            Self::Streams(streams) => streams.keep(kept),
+            Self::Terminal => {}
+        }
+    }
 }
 
 impl Streams {

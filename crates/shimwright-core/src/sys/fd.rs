@@ -37,6 +37,16 @@ pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     Ok(())
 }
 
+/// Has a descriptor refer to what another one refers to: whoever has its number goes on there.
+pub(crate) fn redirect(descriptor: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    let (from, onto) = (to.as_fd().as_raw_fd(), descriptor.as_fd().as_raw_fd());
+    // SAFETY: both are open, and stay open: the number is replaced at once, and keeps its owner.
+    match unsafe { libc::dup3(from, onto, libc::O_CLOEXEC) } {
+        failed if failed < 0 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Closes a descriptor that nothing in this process owns any more.
 ///
 /// Only in a forked child that leaves the owner behind: it executes or ends with [`exit_now`].

@@ -125,10 +125,7 @@ fn a_control_group_that_is_missing_fails_the_start(engine: &str) {
         .unwrap();
     let output = String::from_utf8_lossy(&ran.output);
     assert!(!ran.status.success());
-    assert!(
-        output.contains("the control group /no/such/group"),
-        "{output}"
-    );
+    assert!(output.contains("the cgroup /no/such/group"), "{output}");
     containerd.wait_until_clean().unwrap();
 }
 

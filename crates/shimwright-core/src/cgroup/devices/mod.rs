@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
-use super::{Cgroups, Hierarchies, UNIFIED, open_to_write};
+use super::file::open_to_write;
+use super::v2::Group;
+use super::{Cgroups, Hierarchies, Version};
 use crate::error::{Context, Error};
 use crate::sys;
 
@@ -29,8 +31,11 @@ pub(crate) fn enforce(cgroups: &Cgroups, rules: &Rules) -> Result<(), Error> {
     if let Some(directory) = cgroups.controller("devices") {
         return legacy(directory, rules).with_context(|| refusal(directory));
     }
-    match cgroups.controller(UNIFIED) {
-        Some(directory) => attach(directory, rules).with_context(|| refusal(directory)),
+    match &cgroups.v2 {
+        Some(group) => {
+            let directory = group.directory();
+            attach(directory, rules).with_context(|| refusal(directory))
+        }
         None => Err(Error::Failed {
             action: "limit the container's devices".to_owned(),
             source: "it has neither a group of the devices controller of cgroup v1 nor one of \
@@ -106,11 +111,13 @@ impl Guard {
         let directory = if let Some(directory) = planned.controller("devices") {
             std::fs::create_dir_all(directory).with_context(|| refusal(directory))?;
             directory
-        } else if let Some(directory) = planned.unified() {
-            hierarchies
-                .make_unified(directory)
-                .context("make the control group")?;
-            directory
+        } else if let Version::V2(group) = planned.version() {
+            let made = match hierarchies.unified() {
+                Some(unified) => unified.make(group),
+                None => Err(io::ErrorKind::NotFound.into()),
+            };
+            made.context("make the cgroup")?;
+            group.directory()
         } else {
             return Ok(());
         };
@@ -124,7 +131,7 @@ impl Guard {
     pub(crate) fn check(&self, cgroups: &Cgroups) -> Result<(), Error> {
         let is_prepared = cgroups.controller("devices").is_none()
             && self.directory.is_some()
-            && cgroups.controller(UNIFIED) == self.directory.as_deref();
+            && cgroups.v2.as_ref().map(Group::directory) == self.directory.as_deref();
         if is_prepared {
             return Ok(());
         }

@@ -265,7 +265,7 @@ mod tests {
                     }
                 })
                 .collect();
-            // Some cannot be kept to on version 1.
+            // Some cannot be kept to on v1.
             let Ok(rules) = Rules::without_defaults(&list) else {
                 continue;
             };

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::cgroup::{Cgroups, Hierarchies};
+use crate::cgroup::{Cgroups, Hierarchies, Version};
 use crate::code::cache::Cache;
 use crate::config::node::Compile;
 use crate::error::{Context, Error};
@@ -75,9 +75,11 @@ impl<'a> Turn<'a> {
             pause(wanted)?;
         };
         let hierarchies = Hierarchies::discover().context("find the cgroup hierarchies")?;
-        let path = config.cgroup().join(format!("{}{number}", prefix(cache)?));
+        let path = config
+            .cgroup()
+            .child(&format!("{}{number}", prefix(cache)?));
         // Somebody may be removing what was left of it.
-        while !Cache::try_group(&lock, &path).context("lock the cache")? {
+        while !Cache::try_group(&lock, path.as_path()).context("lock the cache")? {
             pause(wanted)?;
         }
         let cgroups = hierarchies.for_controllers(&path, &CONTROLLERS);
@@ -107,8 +109,10 @@ impl<'a> Turn<'a> {
                 made = self.hierarchies.make(&self.cgroups);
             }
             made?;
-            if let Some(directory) = self.cgroups.unified() {
-                self.hierarchies.hand_on(directory, &CONTROLLERS);
+            if let (Version::V2(group), Some(unified)) =
+                (self.cgroups.version(), self.hierarchies.unified())
+            {
+                unified.hand_on(group, &CONTROLLERS);
             }
             self.limit()
         };
@@ -133,19 +137,18 @@ impl<'a> Turn<'a> {
             "cpu",
             "cpu.cfs_quota_us",
             "cpu.max",
-            &match group.unified() {
-                Some(_) => format!("{quota} {PERIOD}"),
-                None => quota.to_string(),
+            &match group.version() {
+                Version::V2(_) => format!("{quota} {PERIOD}"),
+                Version::V1(_) => quota.to_string(),
             },
         );
         if let Err(error) = processor {
             tracing::warn!(%error, "the processor time of a compile cannot be limited");
         }
         group.set("memory", "memory.limit_in_bytes", "memory.max", &memory)?;
-        let swap = if group.unified().is_some() {
-            "0"
-        } else {
-            &memory
+        let swap = match group.version() {
+            Version::V2(_) => "0",
+            Version::V1(_) => &memory,
         };
         let _ = group.set(
             "memory",
@@ -198,9 +201,9 @@ pub(crate) fn sweep(config: &Compile, bound: Duration) -> Result<(), Error> {
     }
     let cache = Cache::open()?;
     for name in above.below(&prefix(&cache)?) {
-        let path = config.cgroup().join(name);
+        let path = config.cgroup().child(&name);
         let lock = cache.lock_file()?;
-        if Cache::try_group(&lock, &path).context("lock the cache")? {
+        if Cache::try_group(&lock, path.as_path()).context("lock the cache")? {
             let group = hierarchies.for_controllers(&path, &CONTROLLERS);
             let removed = group.kill_all(bound).and_then(|()| group.remove(bound));
             if let Err(error) = removed {

@@ -27,7 +27,7 @@ pub(crate) struct Node {
     selinux: bool,
     /// AppArmor is enabled.
     apparmor: bool,
-    /// Resources are controlled by version 1 hierarchies.
+    /// Resources are controlled by v1 hierarchies.
     cgroup_v1: bool,
 }
 
