@@ -5,12 +5,13 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use shimwright_testenv::debian;
+use shimwright_testenv::error::{Result, ensure};
+use shimwright_testenv::leak;
+use shimwright_testenv::process;
+
 use crate::cargo;
-use crate::debian;
-use crate::e2e::Tally;
-use crate::error::{Result, ensure};
-use crate::leak;
-use crate::process;
+use crate::tally::Tally;
 use crate::test;
 use crate::vm;
 use crate::wasmedge;
@@ -48,11 +49,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
         tally += vm::run_tests(some)?;
     }
     println!("\n{tally}");
-    Ok(if tally.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(tally.exit_code())
 }
 
 /// What the user asks for.
@@ -102,7 +99,7 @@ fn here(program: &Path, shims: &Path, names: &[String]) -> Result<Tally> {
     command.arg("--exact").args(names);
     command.env("SHIMWRIGHT_SHIM_DIR", shims);
     command.env("SHIMWRIGHT_CACHE_DIR", cache.path());
-    test::count(command)
+    Tally::of_some(command, test::DEADLINE)
 }
 
 #[cfg(test)]

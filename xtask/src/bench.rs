@@ -10,9 +10,8 @@ use std::fs;
 use std::process::ExitCode;
 
 use serde_json::Value;
-
-use crate::debian;
-use crate::error::{Context, Result, ensure};
+use shimwright_testenv::debian;
+use shimwright_testenv::error::{Context, Result, ensure};
 
 use measure::Bench;
 use options::Options;

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use shimwright_testenv::debian;
+use shimwright_testenv::error::{Result, error};
+use shimwright_testenv::leak;
+use shimwright_testenv::process::{self, Process};
+
 use crate::cargo;
-use crate::debian;
-use crate::e2e::Tally;
-use crate::error::{Result, error};
-use crate::leak;
-use crate::process::{self, Process};
+use crate::tally::Tally;
 
 /// What `cargo xtask test` tries: every fault with every shim, and always the same ones.
 const SHORT: [&str; 4] = ["--seconds", "30", "--seed", "1"];

@@ -2,10 +2,11 @@
 
 use std::process::{Command, ExitCode};
 
+use shimwright_testenv::debian;
+use shimwright_testenv::error::Result;
+use shimwright_testenv::process;
+
 use crate::cargo::{self, BUILD_DEADLINE};
-use crate::debian;
-use crate::error::Result;
-use crate::process;
 use crate::{test, tidy, wasmedge};
 
 /// Packages and features that are checked by themselves: everything else that is built here is

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use shimwright_testenv::debian;
+use shimwright_testenv::error::{Context, Result, ensure, error};
+use shimwright_testenv::package::CPYTHON;
+use shimwright_testenv::process::Process;
+
 use crate::cargo;
-use crate::debian;
-use crate::error::{Context, Result, ensure, error};
-use crate::process::Process;
-use crate::programs;
 use crate::sizes::shim;
 use crate::wasmedge;
 
@@ -118,7 +119,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
         compare.args(words.iter().flat_map(|word| ["--app-arg", word]));
     } else {
         let python = files.path().join("python.wasm");
-        fs::write(&python, programs::python()?).context("write CPython down")?;
+        fs::write(&python, CPYTHON.read()?).context("write CPython down")?;
         compare.arg("--python").arg(python);
     }
     if options.quick {

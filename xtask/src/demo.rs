@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use shimwright_testenv::containerd::{Containerd, Release};
+use shimwright_testenv::debian;
+use shimwright_testenv::error::{Context, Result};
+use shimwright_testenv::image::{Entry, Image};
+use shimwright_testenv::process;
+
 use crate::cargo::{self, SHIMS};
-use crate::containerd::{Containerd, Release};
-use crate::debian;
-use crate::e2e;
-use crate::error::{Context, Result};
-use crate::image::{Entry, Image};
-use crate::process;
+use crate::guests;
 
 const IMAGE: &str = "demo.invalid/app:1";
 const ID: &str = "demo";
@@ -87,6 +88,6 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 fn sample() -> Result<Vec<u8>> {
     println!("==> building the sample program");
     let directory = tempfile::tempdir()?;
-    e2e::export_guests(directory.path())?;
+    guests::export(directory.path())?;
     read(&directory.path().join("hello.wasm"))
 }

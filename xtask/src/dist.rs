@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use shimwright_testenv::debian;
+use shimwright_testenv::error::{Context, Result, error};
+use shimwright_testenv::process;
+
 use crate::cargo;
-use crate::debian;
-use crate::error::{Context, Result, error};
-use crate::process;
 use crate::sizes;
 use crate::wasmedge;
 

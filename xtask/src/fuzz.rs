@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use shimwright_testenv::error::{Context, Result, ensure, error};
+use shimwright_testenv::process;
+
 use crate::cargo::{self, BUILD_DEADLINE};
-use crate::error::{Context, Result, ensure, error};
-use crate::process;
 
 /// The directory of the targets, below that of the workspace.
 const DIRECTORY: &str = "fuzz";
@@ -57,7 +58,9 @@ fn run(target: &str, seconds: u64) -> Result<()> {
 
 /// The names of all targets, in order.
 fn targets() -> Result<Vec<String>> {
-    let directory = cargo::workspace_root().join(DIRECTORY).join("fuzz_targets");
+    let directory = shimwright_testenv::workspace::root()
+        .join(DIRECTORY)
+        .join("fuzz_targets");
     let files = std::fs::read_dir(&directory);
     let files = files.context(format_args!("read {}", directory.display()))?;
     let mut names = Vec::new();
@@ -130,7 +133,7 @@ mod tests {
         let targets = targets().unwrap();
         assert!(targets.len() > 1);
         for target in targets {
-            let corpus = cargo::workspace_root()
+            let corpus = shimwright_testenv::workspace::root()
                 .join(DIRECTORY)
                 .join("corpus")
                 .join(&target);

@@ -10,21 +10,14 @@ mod cargo;
 mod chaos;
 mod ci;
 mod compare;
-mod containerd;
-mod debian;
 mod demo;
 mod dist;
-mod docker;
 mod e2e;
-mod error;
 mod fuzz;
-mod image;
-mod leak;
-mod network;
-mod process;
-mod programs;
+mod guests;
 mod setup;
 mod sizes;
+mod tally;
 mod test;
 mod tidy;
 mod vm;
@@ -33,7 +26,7 @@ mod wasmedge;
 
 use std::process::ExitCode;
 
-use crate::error::{Result, error};
+use shimwright_testenv::error::{Result, error};
 
 const USAGE: &str = "\
 usage: cargo xtask <command>
@@ -83,7 +76,7 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(args: &[String]) -> Result<ExitCode> {
-    process::catch_interrupts()?;
+    shimwright_testenv::process::catch_interrupts()?;
     let (command, args) = args
         .split_first()
         .map_or(("help", args), |(c, rest)| (c.as_str(), rest));
@@ -94,7 +87,7 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
         "attack" => attack::main(args),
         "chaos" => chaos::main(args),
         "fuzz" => fuzz::main(args),
-        "programs" => programs::main(args),
+        "programs" => e2e::programs(args),
         "wasi-testsuite" => wasi_testsuite::main(args),
         "bench" => bench::main(args),
         "compare" => compare::main(args),

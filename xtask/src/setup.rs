@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::debian;
-use crate::error::Result;
+use shimwright_testenv::debian;
+use shimwright_testenv::error::Result;
 
 pub(crate) fn main() -> Result<ExitCode> {
     debian::install_missing()?;

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use crate::e2e::Tally;
-use crate::error::{Context, Result};
+use shimwright_testenv::error::{Context, Result};
+
+use crate::tally::Tally;
 
 /// The most that a shim of the release profile may have, in MiB of its file: a twentieth more than
 /// it had when the number was written.

@@ -27,13 +27,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use shimwright_testenv::error::{Context, Result, error};
+use shimwright_testenv::process;
+
 use exceptions::Exceptions;
 use syntax::Syntax;
 use tree::Tree;
 
 use crate::cargo;
-use crate::error::{Context, Result, error};
-use crate::process;
 
 const QUERY_DEADLINE: Duration = Duration::from_secs(5 * 60);
 
@@ -124,7 +125,7 @@ pub(crate) fn main() -> Result<ExitCode> {
     // `ci` asks for all of it.
     let args = std::env::args().skip(1).skip_while(|arg| arg != "tidy");
     let options = Options::parse(args.skip(1))?;
-    let tree = Tree::read(&cargo::workspace_root())?;
+    let tree = Tree::read(&shimwright_testenv::workspace::root())?;
     let syntax = Syntax::read(&tree)?;
     if options.figures {
         figures::print(&tree, &syntax)?;

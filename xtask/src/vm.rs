@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use shimwright_testenv::debian;
+use shimwright_testenv::error::{Result, ensure, error};
+
 use crate::cargo;
 use crate::chaos;
-use crate::debian;
-use crate::e2e::Tally;
-use crate::error::{Result, ensure, error};
-use crate::test;
+use crate::tally::Tally;
 use crate::wasmedge;
 
 use disk::{Disk, PROGRAMS};
@@ -74,7 +74,7 @@ pub(crate) fn run_tests(names: &[String]) -> Result<Tally> {
     println!("==> tests with cgroup v2 only");
     let outcome = Work::Tests(names.to_vec()).run(&build()?)?;
     for line in &outcome.lines {
-        tally += test::reported(line).unwrap_or_default();
+        tally += Tally::reported(line).unwrap_or_default();
     }
     ensure!(
         tally.passed + tally.failed > 0,

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use shimwright_testenv::debian;
+use shimwright_testenv::error::{Result, ensure, error};
+use shimwright_testenv::leak;
+use shimwright_testenv::process::Process;
+
 use crate::cargo;
-use crate::debian;
-use crate::error::{Result, ensure, error};
-use crate::leak;
-use crate::process::Process;
 use crate::wasmedge;
 
 /// The program that does it, of the testkit.

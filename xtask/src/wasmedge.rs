@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use shimwright_testenv::debian;
+use shimwright_testenv::error::{Context, Result, ensure, error};
+use shimwright_testenv::process;
+
 use crate::cargo;
-use crate::debian;
-use crate::error::{Context, Result, ensure, error};
-use crate::process;
 
 /// The suite whose libwasmedge is the version that the bindings need.
 const SUITE: &str = "forky";

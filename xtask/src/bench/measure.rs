@@ -7,16 +7,15 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-
-use crate::cargo::{self, SHIMS};
-use crate::containerd::{self, Containerd, Release};
-use crate::e2e;
-use crate::error::{Context, Result};
-use crate::image::{Entry, Image};
-use crate::process::{self, Process};
-use crate::programs;
+use shimwright_testenv::containerd::{self, Containerd, Release};
+use shimwright_testenv::error::{Context, Result};
+use shimwright_testenv::image::{Entry, Image};
+use shimwright_testenv::package::CPYTHON;
+use shimwright_testenv::process::{self, Process};
 
 use super::options::{FEW, Options};
+use crate::cargo::{self, SHIMS};
+use crate::guests;
 
 /// For one scenario.
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
@@ -45,11 +44,11 @@ impl<'a> Bench<'a> {
         println!("==> building the benchmarks and the shim");
         let built = cargo::build_binaries(&["scenario", SHIMS[0]])?;
         let programs = tempfile::Builder::new().prefix("shimwright-").tempdir()?;
-        e2e::export_guests(programs.path())?;
+        guests::export(programs.path())?;
         for name in ["hello", "idle"] {
             compile(name, &programs.path().join(name))?;
         }
-        fs::write(programs.path().join("python.wasm"), programs::python()?)?;
+        fs::write(programs.path().join("python.wasm"), CPYTHON.read()?)?;
         let shim = match &options.shim {
             Some(shim) => shim.clone(),
             None => install(&built.join(SHIMS[0]), programs.path())?,
@@ -299,7 +298,8 @@ fn words(command: &Command) -> Vec<String> {
 
 /// Compiles a guest's source for this machine, as a static program.
 fn compile(guest: &str, target: &Path) -> Result<()> {
-    let source = cargo::workspace_root().join(format!("crates/shimwright-guests/guests/{guest}.c"));
+    let source = shimwright_testenv::workspace::root()
+        .join(format!("crates/shimwright-guests/guests/{guest}.c"));
     let mut gcc = Command::new("gcc");
     gcc.args(["-static", "-O2", "-o"]).arg(target).arg(source);
     process::run(gcc, containerd::LONG)?.success()?;

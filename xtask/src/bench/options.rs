@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::error::{Error, Result, error};
+use shimwright_testenv::error::{Error, Result, error};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {

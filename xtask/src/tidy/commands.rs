@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Duration;
 
+use shimwright_testenv::error::{Context, Result};
+use shimwright_testenv::process;
+
 use super::tree::Tree;
-use crate::error::{Context, Result};
-use crate::process;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
