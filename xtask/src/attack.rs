@@ -36,7 +36,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     println!("==> attacks with the cgroups of this machine");
     let mut tally = here(
         &program,
-        &cargo::directory_of(&cargo::SHIMS, &built)?,
+        &cargo::directory_of(&shimwright_engines::shims(), &built)?,
         &names,
     )?;
     if wanted.vm {

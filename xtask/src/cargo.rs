@@ -11,14 +11,6 @@ use shimwright_testenv::workspace;
 /// Long enough for a cold build on a slow machine; a build that takes longer hangs.
 pub(crate) const BUILD_DEADLINE: Duration = Duration::from_secs(90 * 60);
 
-/// The shims that the tests run, by the name of their executable.
-pub(crate) const SHIMS: [&str; 4] = [
-    "containerd-shim-wasmtime-v1",
-    "containerd-shim-wasmer-v1",
-    "containerd-shim-wasmedge-v1",
-    "containerd-shim-wasmi-v1",
-];
-
 /// The workspace of the program that calls containerd as a kubelet does.
 pub(crate) const CRI_CLIENT: &str = "crates/shimwright-e2e/cri/Cargo.toml";
 

@@ -24,7 +24,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     leak::adopt_orphans()?;
     let before = leak::traces()?;
     println!("==> building the shims");
-    let mut names = cargo::SHIMS.to_vec();
+    let mut names = shimwright_engines::shims();
     names.push(PROGRAM);
     let directory = cargo::build_binaries(&names)?;
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -67,8 +67,8 @@ fn run(directory: &Path, args: &[&str]) -> Result<bool> {
     let seconds = seconds(args)?;
     let cache = tempfile::Builder::new().prefix("shimwright-").tempdir()?;
     let mut chaos = Command::new(directory.join(PROGRAM));
-    for shim in cargo::SHIMS {
-        chaos.arg("--shim").arg(directory.join(shim));
+    for engine in shimwright_engines::ALL {
+        chaos.arg("--shim").arg(directory.join(engine.shim));
     }
     chaos.args(args).env("SHIMWRIGHT_CACHE_DIR", cache.path());
     let deadline = Duration::from_secs(seconds) + LAST_ROUND;

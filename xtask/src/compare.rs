@@ -6,19 +6,14 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use shimwright_engines::Engine;
 use shimwright_testenv::debian;
 use shimwright_testenv::error::{Context, Result, ensure, error};
 use shimwright_testenv::package::CPYTHON;
 use shimwright_testenv::process::Process;
 
 use crate::cargo;
-use crate::sizes::shim;
 use crate::wasmedge;
-
-const ENGINES: [&str; 4] = ["wasmtime", "wasmer", "wasmedge", "wasmi"];
-
-/// The one with shared libraries, which may not be had.
-const WASMEDGE: &str = "wasmedge";
 
 const PROGRAM: &str = "compare";
 
@@ -30,7 +25,7 @@ const GRACE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, PartialEq, Eq)]
 struct Options {
-    engines: Vec<String>,
+    engines: Vec<&'static Engine>,
     output: PathBuf,
     quick: bool,
     /// A program of the user's and its arguments.
@@ -51,13 +46,7 @@ impl Options {
             let mut value = || args.next().ok_or_else(|| error!("{word} needs a value"));
             match word.as_str() {
                 "--engine" => {
-                    let engine = value()?;
-                    ensure!(
-                        ENGINES.contains(&engine.as_str()),
-                        "there is no engine {engine}, but {}",
-                        ENGINES.join(", ")
-                    );
-                    options.engines.push(engine.clone());
+                    options.engines.push(engine(value()?)?);
                 }
                 "--output" => options.output = value()?.into(),
                 "--quick" => options.quick = true,
@@ -73,10 +62,18 @@ impl Options {
             }
         }
         if options.engines.is_empty() {
-            options.engines = ENGINES.map(str::to_owned).into();
+            options.engines = shimwright_engines::ALL.iter().collect();
         }
         Ok(options)
     }
+}
+
+/// The row of an engine that the user names.
+pub(crate) fn engine(name: &str) -> Result<&'static Engine> {
+    shimwright_engines::by_name(name).ok_or_else(|| {
+        let names: Vec<_> = shimwright_engines::ALL.iter().map(|row| row.name).collect();
+        error!("there is no engine {name}, but {}", names.join(", "))
+    })
 }
 
 pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
@@ -88,28 +85,27 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     debian::require_root("compare")?;
     debian::install_missing()?;
     println!("==> building the shims");
-    let shims = options.engines.iter().map(|engine| shim(engine));
-    let shims: Vec<String> = shims.collect();
-    let mut names: Vec<&str> = shims.iter().map(String::as_str).collect();
+    let mut names: Vec<_> = options.engines.iter().map(|engine| engine.shim).collect();
     names.push(PROGRAM);
     let built = cargo::build_binaries(&names)?;
 
     let mut compare = Command::new(built.join(PROGRAM));
     for engine in &options.engines {
-        let found = if engine == WASMEDGE {
+        // The shared libraries may not be to be had.
+        let found = if engine.has_libraries {
             wasmedge::build().map(drop)
         } else {
             Ok(())
         };
         match found {
             Ok(()) => {
-                let path = built.join(shim(engine));
+                let path = built.join(engine.shim);
                 compare
                     .arg("--engine")
-                    .arg(format!("{engine}={}", path.display()));
+                    .arg(format!("{}={}", engine.name, path.display()));
             }
             Err(reason) => {
-                compare.arg("--absent").arg(format!("{engine}={reason}"));
+                compare.args(["--absent", &format!("{}={reason}", engine.name)]);
             }
         }
     }
@@ -147,11 +143,20 @@ mod tests {
         Options::parse(&crate::words(words))
     }
 
+    fn names(options: &Options) -> Vec<&'static str> {
+        options.engines.iter().map(|engine| engine.name).collect()
+    }
+
+    fn all() -> Vec<&'static str> {
+        let engines = shimwright_engines::ALL.iter();
+        engines.map(|engine| engine.name).collect()
+    }
+
     #[test]
     fn every_engine_is_compared_unless_some_are_named() {
-        assert_eq!(parse(&[]).unwrap().engines, ENGINES);
+        assert_eq!(names(&parse(&[]).unwrap()), all());
         let some = parse(&["--engine", "wasmi", "--engine", "wasmer"]).unwrap();
-        assert_eq!(some.engines, ["wasmi", "wasmer"]);
+        assert_eq!(names(&some), ["wasmi", "wasmer"]);
     }
 
     #[test]
@@ -160,7 +165,7 @@ mod tests {
         let words = ["--engine", "b"].map(str::to_owned).into();
         assert_eq!(options.app, Some(("app.wasm".into(), words)));
         assert_eq!(options.output, PathBuf::from("x.html"));
-        assert_eq!(options.engines, ENGINES);
+        assert_eq!(names(&options), all());
     }
 
     #[test]
@@ -173,13 +178,6 @@ mod tests {
         ] {
             let error = parse(words).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
-        }
-    }
-
-    #[test]
-    fn every_engine_has_a_shim_that_is_built() {
-        for engine in ENGINES {
-            assert!(cargo::SHIMS.contains(&shim(engine).as_str()), "{engine}");
         }
     }
 }

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use shimwright_engines::DEFAULT;
 use shimwright_testenv::containerd::{Containerd, Release};
 use shimwright_testenv::debian;
 use shimwright_testenv::error::{Context, Result};
 use shimwright_testenv::image::{Entry, Image};
 use shimwright_testenv::process;
 
-use crate::cargo::{self, SHIMS};
+use crate::cargo;
 use crate::guests;
 
 const IMAGE: &str = "demo.invalid/app:1";
@@ -29,8 +30,8 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     let wasm = app.as_ref().map(|path| read(path)).transpose()?;
 
     debian::install_missing()?;
-    println!("==> building {}", SHIMS[0]);
-    let shims = cargo::build_binaries(&SHIMS[..1])?;
+    println!("==> building {}", DEFAULT.shim);
+    let shims = cargo::build_binaries(&[DEFAULT.shim])?;
     let (name, wasm) = match (app, wasm) {
         (Some(path), Some(wasm)) => (
             path.file_name()
@@ -52,12 +53,15 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
         vec![Entry::file(name.as_str(), wasm)],
     ))?;
 
-    let mut ctr = containerd.ctr_run("io.containerd.wasmtime.v1");
+    let mut ctr = containerd.ctr_run(DEFAULT.runtime);
     ctr.args(["--rm", IMAGE, ID]);
     if !args.is_empty() {
         ctr.arg(&entrypoint).args(args);
     }
-    println!("==> ctr run --rm --runtime=io.containerd.wasmtime.v1 {IMAGE} {ID}\n");
+    println!(
+        "==> ctr run --rm --runtime={} {IMAGE} {ID}\n",
+        DEFAULT.runtime
+    );
     let begin = Instant::now();
     let code = process::Process::spawn_as_is(ctr)?.finish(DEADLINE)?.code;
     let milliseconds = begin.elapsed().as_millis();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use shimwright_engines::Engine;
 use shimwright_testenv::debian;
 use shimwright_testenv::error::{Context, Result, error};
 use shimwright_testenv::process;
@@ -14,36 +15,33 @@ use crate::cargo;
 use crate::sizes;
 use crate::wasmedge;
 
-/// The shims that are installed, by the name of their engine.
-const ENGINES: [&str; 3] = ["wasmtime", "wasmer", "wasmedge"];
-
 /// For one call of a tool that reads and writes one executable.
 const TOOL_DEADLINE: Duration = Duration::from_secs(120);
 
 pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     let (prefix, engines) = parse(args)?;
     debian::install_missing()?;
-    let names: Vec<String> = engines.iter().map(|engine| sizes::shim(engine)).collect();
-    println!("==> building {}, which takes a while", engines.join(", "));
+    let names: Vec<_> = engines.iter().map(|engine| engine.name).collect();
+    println!("==> building {}, which takes a while", names.join(", "));
     let mut build = vec!["build", "--profile", "dist", "--workspace"];
-    build.extend(names.iter().flat_map(|name| ["--bin", name.as_str()]));
+    build.extend(engines.iter().flat_map(|engine| ["--bin", engine.shim]));
     let built = cargo::build(&build)?;
-    for name in &names {
-        let path = cargo::directory_of(&[name], &built)?.join(name);
+    for engine in &engines {
+        let path = cargo::directory_of(&[engine.shim], &built)?.join(engine.shim);
         install(&path, &prefix)?;
     }
-    if engines.contains(&"wasmedge") {
+    if engines.iter().any(|engine| engine.has_libraries) {
         wasmedge::main(&["--prefix".to_owned(), prefix.display().to_string()])?;
     }
     println!("==> the shims are in {}", prefix.join("bin").display());
     for engine in engines {
-        let path = prefix.join("bin").join(sizes::shim(engine));
-        println!("  {engine}: {}", sizes::told(sizes::of(&path)?));
+        let path = prefix.join("bin").join(engine.shim);
+        println!("  {}: {}", engine.name, sizes::told(sizes::of(&path)?));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn parse(args: &[String]) -> Result<(PathBuf, Vec<&'static str>)> {
+fn parse(args: &[String]) -> Result<(PathBuf, Vec<&'static Engine>)> {
     const FORM: &str = "dist takes DIRECTORY [--engine wasmtime|wasmer|wasmedge]...";
     let (prefix, rest) = args.split_first().ok_or_else(|| error!("{FORM}"))?;
     if prefix.starts_with('-') {
@@ -54,14 +52,14 @@ fn parse(args: &[String]) -> Result<(PathBuf, Vec<&'static str>)> {
         let [option, name] = pair else {
             return Err(error!("{FORM}"));
         };
-        let known = ENGINES.into_iter().find(|engine| engine == name);
+        let known = shimwright_engines::installed().find(|engine| engine.name == name);
         match known.filter(|_| option == "--engine") {
             Some(engine) => engines.push(engine),
             None => return Err(error!("{FORM}")),
         }
     }
     if engines.is_empty() {
-        engines = ENGINES.to_vec();
+        engines = shimwright_engines::installed().collect();
     }
     Ok((std::path::absolute(prefix)?, engines))
 }
@@ -98,7 +96,7 @@ fn tool(program: &str, args: &[&Path]) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn parsed(words: &[&str]) -> Result<(PathBuf, Vec<&'static str>)> {
+    fn parsed(words: &[&str]) -> Result<(PathBuf, Vec<&'static Engine>)> {
         parse(
             &words
                 .iter()
@@ -111,11 +109,14 @@ mod tests {
     fn all_engines_are_built_unless_some_are_named() {
         let (prefix, engines) = parsed(&["/usr/local"]).unwrap();
         assert_eq!(
-            (prefix.as_path(), &engines[..]),
-            (Path::new("/usr/local"), &ENGINES[..])
+            (prefix.as_path(), engines.len()),
+            (
+                Path::new("/usr/local"),
+                shimwright_engines::installed().count()
+            )
         );
         let (_, engines) = parsed(&["out", "--engine", "wasmer"]).unwrap();
-        assert_eq!(engines, ["wasmer"]);
+        assert_eq!((engines.len(), engines[0].name), (1, "wasmer"));
     }
 
     #[test]

@@ -58,7 +58,6 @@ pub(crate) fn programs(args: &[String]) -> Result<ExitCode> {
 
 /// Prints a table for the documentation.
 fn markdown(options: &[&str]) -> Result<ExitCode> {
-    debian::install_missing()?;
     let mut command = Command::new(cargo::build_binaries(&[RUNNER])?.join(RUNNER));
     command.arg("--markdown").args(options);
     process::show(command, Duration::from_secs(60))?;
@@ -123,7 +122,8 @@ impl Suite {
         let given = std::env::var_os(SHIM_DIR).map(PathBuf::from);
         println!("==> building the shims and their tests");
         let built = if with_shims && given.is_none() {
-            let built = cargo::build_binaries(&[&cargo::SHIMS[..], &[RUNNER]].concat())?;
+            let built =
+                cargo::build_binaries(&[&shimwright_engines::shims()[..], &[RUNNER]].concat())?;
             wasmedge::build()?;
             built
         } else {

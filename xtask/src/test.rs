@@ -67,7 +67,7 @@ fn build() -> Result<std::path::PathBuf> {
         "--all-targets",
         "--all-features",
     ])?;
-    cargo::directory_of(&cargo::SHIMS, &built)
+    cargo::directory_of(&shimwright_engines::shims(), &built)
 }
 
 /// Runs `cargo test` and counts what it reports.

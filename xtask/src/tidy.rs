@@ -3,6 +3,7 @@
 mod api;
 mod arrows;
 mod commands;
+mod engines;
 mod exceptions;
 mod figures;
 mod invariants;
@@ -37,16 +38,6 @@ use tree::Tree;
 use crate::cargo;
 
 const QUERY_DEADLINE: Duration = Duration::from_secs(5 * 60);
-
-/// Crates that core may not depend on, however indirectly.
-const ENGINES: [&str; 6] = [
-    "wasmtime",
-    "wasmtime-wasi",
-    "wasmi",
-    "wasmer",
-    "wasmedge-sdk",
-    "wasmedge-sys",
-];
 
 /// Words that may appear only in some files.
 const OWNERS: [Owner; 3] = [
@@ -168,6 +159,7 @@ fn check(tree: &Tree, syntax: &Syntax, options: Options) -> Result<Vec<String>> 
         owners(tree),
         layers::check(&arrows::read(tree)?),
         dependencies()?,
+        engines::check(tree, &packages),
         example(tree),
         links::check(tree),
         tables::check(tree),
@@ -325,7 +317,9 @@ fn dependencies() -> Result<Vec<String>> {
     if !names.contains("shimwright-core") {
         return Err(error!("cannot read the output of cargo tree"));
     }
-    let engines = ENGINES.iter().filter(|engine| names.contains(**engine));
+    let rows = shimwright_engines::ALL.iter();
+    let engines = rows.flat_map(|engine| engine.upstream);
+    let engines = engines.filter(|engine| names.contains(**engine));
     Ok(engines
         .map(|engine| format!("shimwright-core depends on {engine}"))
         .collect())

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use shimwright_engines::Engine;
 use shimwright_testenv::debian;
 use shimwright_testenv::error::{Result, ensure, error};
 
@@ -125,10 +126,10 @@ impl Work {
 
     /// Each file that the machine needs, and its place there.
     fn files(&self, built: &[PathBuf]) -> Result<Vec<(PathBuf, PathBuf)>> {
-        let shims = cargo::directory_of(&cargo::SHIMS, built)?;
+        let shims = cargo::directory_of(&shimwright_engines::shims(), built)?;
         let place = Path::new(PROGRAMS);
-        let shim = |name: &&str| (shims.join(name), place.join(name));
-        let mut files: Vec<_> = cargo::SHIMS.iter().map(shim).collect();
+        let shim = |engine: &Engine| (shims.join(engine.shim), place.join(engine.shim));
+        let mut files: Vec<_> = shimwright_engines::ALL.iter().map(shim).collect();
         // The WasmEdge shim looks for its libraries there.
         let libraries = shims.join("../lib");
         files.push((libraries, place.join("../lib")));
@@ -155,8 +156,9 @@ impl Work {
                 let has = |option: &str| args.iter().any(|arg| arg == option);
                 // What repeats a failure names one.
                 if !has("--shim") {
-                    let shims = cargo::SHIMS.iter();
-                    words.extend(shims.flat_map(|shim| ["--shim".to_owned(), path(shim)]));
+                    let engines = shimwright_engines::ALL.iter();
+                    let shims = engines.map(|engine| path(engine.shim));
+                    words.extend(shims.flat_map(|shim| ["--shim".to_owned(), shim]));
                 }
                 if !has("--fault") {
                     words.extend(["--fault", CLOCK].map(str::to_owned));
@@ -187,7 +189,8 @@ pub(crate) fn build() -> Result<Vec<PathBuf>> {
         "--bin",
         CHAOS,
     ];
-    args.extend(cargo::SHIMS.iter().flat_map(|name| ["--bin", name]));
+    let shims = shimwright_engines::shims();
+    args.extend(shims.iter().flat_map(|name| ["--bin", name]));
     cargo::build(&args)
 }
 

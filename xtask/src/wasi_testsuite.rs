@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use shimwright_engines::Engine;
 use shimwright_testenv::debian;
 use shimwright_testenv::error::{Result, ensure, error};
 use shimwright_testenv::leak;
 use shimwright_testenv::process::Process;
 
 use crate::cargo;
+use crate::compare;
 use crate::wasmedge;
 
 /// The program that does it, of the testkit.
@@ -18,11 +20,6 @@ const RUNNER: &str = "wasi-testsuite";
 
 /// For all tests on one engine.
 const DEADLINE: Duration = Duration::from_secs(60 * 60);
-
-const ENGINES: [&str; 4] = ["wasmtime", "wasmer", WASMEDGE, "wasmi"];
-
-/// The one with shared libraries.
-const WASMEDGE: &str = "wasmedge";
 
 pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     let arguments = Arguments::parse(args)?;
@@ -32,8 +29,8 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     debian::install_missing()?;
     leak::adopt_orphans()?;
     println!("==> building the shims and the runner");
-    let binaries = cargo::build_binaries(&[&cargo::SHIMS[..], &[RUNNER]].concat())?;
-    if arguments.engines.iter().any(|engine| engine == WASMEDGE) && !arguments.list {
+    let binaries = cargo::build_binaries(&[&shimwright_engines::shims()[..], &[RUNNER]].concat())?;
+    if arguments.engines.iter().any(|engine| engine.has_libraries) && !arguments.list {
         wasmedge::build()?;
     }
     if arguments.list {
@@ -41,7 +38,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     }
     let mut outcome = ExitCode::SUCCESS;
     for engine in &arguments.engines {
-        println!("==> {engine}");
+        println!("==> {}", engine.name);
         if run(&binaries, Some(engine), &arguments)? != ExitCode::SUCCESS {
             outcome = ExitCode::FAILURE;
         }
@@ -50,14 +47,13 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
 }
 
 /// Runs the tests on an engine, or lists them.
-fn run(binaries: &Path, engine: Option<&str>, arguments: &Arguments) -> Result<ExitCode> {
+fn run(binaries: &Path, engine: Option<&Engine>, arguments: &Arguments) -> Result<ExitCode> {
     let cache = tempfile::Builder::new().prefix("shimwright-").tempdir()?;
     let mut command = Command::new(binaries.join(RUNNER));
     command.env("SHIMWRIGHT_CACHE_DIR", cache.path());
     match engine {
         Some(engine) => {
-            let shim = format!("containerd-shim-{engine}-v1");
-            command.arg("--shim").arg(binaries.join(shim));
+            command.arg("--shim").arg(binaries.join(engine.shim));
         }
         None => {
             command.arg("--list");
@@ -77,7 +73,7 @@ fn run(binaries: &Path, engine: Option<&str>, arguments: &Arguments) -> Result<E
 
 #[derive(Debug, PartialEq, Eq)]
 struct Arguments {
-    engines: Vec<String>,
+    engines: Vec<&'static Engine>,
     list: bool,
     only: Option<String>,
     directories: Vec<PathBuf>,
@@ -86,7 +82,7 @@ struct Arguments {
 impl Arguments {
     fn parse(args: &[String]) -> Result<Self> {
         let mut arguments = Self {
-            engines: ENGINES.map(str::to_owned).to_vec(),
+            engines: shimwright_engines::ALL.iter().collect(),
             list: false,
             only: None,
             directories: Vec::new(),
@@ -98,13 +94,7 @@ impl Arguments {
                 "--list" => arguments.list = true,
                 "--only" => arguments.only = Some(value()?.clone()),
                 "--engine" => {
-                    let engine = value()?;
-                    ensure!(
-                        ENGINES.contains(&engine.as_str()),
-                        "there is no engine {engine} here: choose {}",
-                        ENGINES.join(", ")
-                    );
-                    arguments.engines = vec![engine.clone()];
+                    arguments.engines = vec![compare::engine(value()?)?];
                 }
                 option if option.starts_with('-') => {
                     return Err(error!(

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use libtest_mimic::{Completion, Failed, Trial};
+use shimwright_engines::Engine;
 use shimwright_testenv::containerd::{Containerd, Release};
 use shimwright_testenv::error::{Context, Result, ensure, error};
 use shimwright_testenv::image::{Entry, Image};
@@ -26,44 +27,6 @@ const IMAGE: &str = "programs.invalid/all:1";
 /// For one run, with compiling.
 const DEADLINE: Duration = Duration::from_secs(90);
 
-/// An engine and the runtime that has it.
-struct Engine {
-    name: &'static str,
-    runtime: &'static str,
-    /// Whether the second start finds native code in the cache.
-    compiles: bool,
-    /// The runtime options, if there are any.
-    options: Option<&'static str>,
-}
-
-const ENGINES: [Engine; 4] = [
-    Engine {
-        name: "Wasmtime",
-        runtime: "io.containerd.wasmtime.v1",
-        compiles: true,
-        options: None,
-    },
-    Engine {
-        name: "Wasmer",
-        runtime: "io.containerd.wasmer.v1",
-        compiles: true,
-        options: None,
-    },
-    Engine {
-        name: "WasmEdge",
-        runtime: "io.containerd.wasmedge.v1",
-        compiles: true,
-        // Ruby takes LLVM six minutes otherwise.
-        options: Some("[engine]\noptimization = 'O0'\n"),
-    },
-    Engine {
-        name: "wasmi",
-        runtime: "io.containerd.wasmi.v1",
-        compiles: false,
-        options: None,
-    },
-];
-
 /// Runs the programs on the engines. A known gap is reported as ignored, with its reason.
 pub(crate) fn run(harness: &libtest_mimic::Arguments) -> Result<ExitCode> {
     let shims = std::env::var_os(SHIM_DIR).map(PathBuf::from);
@@ -77,9 +40,9 @@ pub(crate) fn run(harness: &libtest_mimic::Arguments) -> Result<ExitCode> {
     });
     let mut trials = Vec::new();
     for program in PROGRAMS {
-        for engine in &ENGINES {
+        for engine in shimwright_engines::ALL {
             let ground = Arc::clone(&ground);
-            let name = format!("{} on {}", program.name, engine.name);
+            let name = format!("{} on {}", program.name, engine.title);
             let run = move || ground.run(program, engine).map_err(Failed::from);
             trials.push(Trial::ignorable_test(name, run));
         }
@@ -111,7 +74,7 @@ impl Ground {
         let gap = gap(program, engine);
         let mut outcome = once(&containerd, program, engine);
         // The second start finds native code in the cache.
-        if outcome.is_ok() && engine.compiles && gap.is_none() {
+        if outcome.is_ok() && engine.compiles() && gap.is_none() {
             outcome = once(&containerd, program, engine);
         }
         process::check_interrupt()?;
@@ -145,7 +108,7 @@ fn path(program: &Program) -> String {
 
 fn gap(program: &Program, engine: &Engine) -> Option<&'static Gap> {
     GAPS.iter()
-        .find(|gap| gap.program == program.name && gap.engine == engine.name)
+        .find(|gap| gap.program == program.name && gap.engine == engine.title)
 }
 
 /// What is thought of a run.
@@ -170,7 +133,7 @@ fn once(containerd: &Containerd, program: &Program, engine: &Engine) -> Result<(
         work.0.display()
     );
     ctr.args(["--rm", "--mount", &mount]);
-    if let Some(options) = engine.options {
+    if let Some(options) = engine.fast_compilation {
         let file = containerd.directory().join("options.toml");
         fs::write(&file, options)?;
         ctr.arg("--runtime-config-path").arg(file);
@@ -223,15 +186,15 @@ impl Drop for Work {
 pub(crate) fn table() -> String {
     let mut table = String::from("| Program | What it does |");
     let mut line = String::from("| --- | --- |");
-    for engine in &ENGINES {
+    for engine in shimwright_engines::ALL {
         // A `String` takes everything.
-        let _ = write!(table, " {} |", engine.name);
+        let _ = write!(table, " {} |", engine.title);
         line.push_str(" --- |");
     }
     let _ = writeln!(table, "\n{line}");
     for program in PROGRAMS {
         let _ = write!(table, "| {} | {} |", program.name, program.does);
-        for engine in &ENGINES {
+        for engine in shimwright_engines::ALL {
             let _ = match gap(program, engine) {
                 None => write!(table, " runs |"),
                 Some(gap) => write!(table, " gap: {} |", gap.reason),
@@ -286,7 +249,9 @@ mod tests {
         {
             assert!(
                 PROGRAMS.iter().any(|known| known.name == *program)
-                    && ENGINES.iter().any(|known| known.name == *engine),
+                    && shimwright_engines::ALL
+                        .iter()
+                        .any(|known| known.title == *engine),
                 "there is no {program} on {engine}"
             );
         }

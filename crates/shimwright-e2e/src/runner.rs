@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use libtest_mimic::{Failed, Trial};
+use shimwright_engines::DEFAULT;
 use shimwright_testenv::containerd::{self, Containerd, Release};
 use shimwright_testenv::error::{Context, Error, Result, error};
 use shimwright_testenv::{debian, process};
@@ -120,7 +121,7 @@ impl Setup {
         let runtime = line.runtime.as_deref();
         Ok(Self {
             shims,
-            runtime: runtime.unwrap_or("io.containerd.wasmtime.v1").to_owned(),
+            runtime: runtime.unwrap_or(DEFAULT.runtime).to_owned(),
             cri,
             tools,
         })

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use shimwright_engines::DEFAULT;
 use shimwright_testenv::containerd::{self, Containerd, Release};
 use shimwright_testenv::error::{Context, Result};
 use shimwright_testenv::image::{Entry, Image};
@@ -14,7 +15,7 @@ use shimwright_testenv::package::CPYTHON;
 use shimwright_testenv::process::{self, Process};
 
 use super::options::{FEW, Options};
-use crate::cargo::{self, SHIMS};
+use crate::cargo;
 use crate::guests;
 
 /// For one scenario.
@@ -42,7 +43,7 @@ pub(super) struct Bench<'a> {
 impl<'a> Bench<'a> {
     pub(super) fn prepare(options: &'a Options) -> Result<Self> {
         println!("==> building the benchmarks and the shim");
-        let built = cargo::build_binaries(&["scenario", SHIMS[0]])?;
+        let built = cargo::build_binaries(&["scenario", DEFAULT.shim])?;
         let programs = tempfile::Builder::new().prefix("shimwright-").tempdir()?;
         guests::export(programs.path())?;
         for name in ["hello", "idle"] {
@@ -51,7 +52,7 @@ impl<'a> Bench<'a> {
         fs::write(programs.path().join("python.wasm"), CPYTHON.read()?)?;
         let shim = match &options.shim {
             Some(shim) => shim.clone(),
-            None => install(&built.join(SHIMS[0]), programs.path())?,
+            None => install(&built.join(DEFAULT.shim), programs.path())?,
         };
         Ok(Self {
             options,
@@ -263,7 +264,7 @@ impl<'a> Bench<'a> {
 /// Copies a shim as an installation does. What a linker has just written lies in the page cache page by
 /// page, which makes starts a seventh slower than those of a file that was copied or read.
 fn install(shim: &Path, directory: &Path) -> Result<PathBuf> {
-    let installed = directory.join(SHIMS[0]);
+    let installed = directory.join(DEFAULT.shim);
     fs::copy(shim, &installed).context("install the shim")?;
     Ok(installed)
 }

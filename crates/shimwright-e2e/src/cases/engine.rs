@@ -11,13 +11,6 @@ pub(crate) const CASES: &[Case] = &[Case::new(
     the_same,
 )];
 
-/// The first is the measure of the others.
-const RUNTIMES: [&str; 3] = [
-    "io.containerd.wasmtime.v1",
-    "io.containerd.wasmer.v1",
-    "io.containerd.wasmedge.v1",
-];
-
 /// A guest, its arguments, and options of `ctr run`.
 type Command = (
     &'static str,
@@ -46,7 +39,9 @@ const COMMANDS: [Command; 15] = [
 fn the_same(stage: &mut Stage) -> Result<()> {
     for (guest, args, options) in COMMANDS {
         let mut expected = None;
-        for runtime in RUNTIMES {
+        // The first is the measure of the others.
+        for engine in shimwright_engines::installed() {
+            let runtime = engine.runtime;
             let container = stage.guest(guest).args(args).option(options).on(runtime);
             let finished = container.run(stage)?;
             let found = (finished.code, finished.stdout);

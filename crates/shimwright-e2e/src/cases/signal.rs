@@ -1,7 +1,7 @@
 //! Signals end guests, whatever they are doing.
 
 use shimwright_testenv::containerd::SHORT;
-use shimwright_testenv::error::Result;
+use shimwright_testenv::error::{Context, Result};
 
 use super::{Case, Needs};
 use crate::stage::{Container, PROMPT, Stage, check};
@@ -19,29 +19,15 @@ pub(crate) const CASES: &[Case] = &[
         let container = stage.guest("spin");
         ends_with(&container, stage, "spinning\n", "SIGKILL", 137)
     }),
-    Case::new("SIGTERM ends a busy loop on Wasmer", Needs::Ours, |stage| {
-        let container = stage.guest("spin").on("io.containerd.wasmer.v1");
-        ends_with(&container, stage, "spinning\n", "SIGTERM", 143)
-    }),
-    Case::new("SIGKILL ends a busy loop on Wasmer", Needs::Ours, |stage| {
-        let container = stage.guest("spin").on("io.containerd.wasmer.v1");
-        ends_with(&container, stage, "spinning\n", "SIGKILL", 137)
-    }),
     Case::new(
-        "SIGTERM ends a busy loop on WasmEdge",
+        "SIGTERM ends a busy loop on every engine that compiles",
         Needs::Ours,
-        |stage| {
-            let container = stage.guest("spin").on("io.containerd.wasmedge.v1");
-            ends_with(&container, stage, "spinning\n", "SIGTERM", 143)
-        },
+        |stage| on_every_compiler(stage, "SIGTERM", 143),
     ),
     Case::new(
-        "SIGKILL ends a busy loop on WasmEdge",
+        "SIGKILL ends a busy loop on every engine that compiles",
         Needs::Ours,
-        |stage| {
-            let container = stage.guest("spin").on("io.containerd.wasmedge.v1");
-            ends_with(&container, stage, "spinning\n", "SIGKILL", 137)
-        },
+        |stage| on_every_compiler(stage, "SIGKILL", 137),
     ),
     Case::new("SIGKILL ends an idle program", Needs::AnyRuntime, |stage| {
         let container = stage.idle();
@@ -56,6 +42,18 @@ pub(crate) const CASES: &[Case] = &[
         },
     ),
 ];
+
+fn on_every_compiler(stage: &mut Stage, signal: &str, code: i32) -> Result<()> {
+    for engine in shimwright_engines::ALL
+        .iter()
+        .filter(|engine| engine.compiles())
+    {
+        let container = stage.guest("spin").on(engine.runtime);
+        let ended = ends_with(&container, stage, "spinning\n", signal, code);
+        ended.context(format_args!("end a guest of {}", engine.title))?;
+    }
+    Ok(())
+}
 
 fn ends_with(
     container: &Container,
