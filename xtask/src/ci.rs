@@ -70,10 +70,10 @@ pub(crate) fn main() -> Result<ExitCode> {
     doc.env("RUSTDOCFLAGS", "-D warnings");
     step("documentation", doc)?;
     println!("==> tidy");
-    if tidy::main()? != ExitCode::SUCCESS {
+    if tidy::main(tidy::Options::default())? != ExitCode::SUCCESS {
         return Ok(ExitCode::FAILURE);
     }
-    test::main(&[])
+    test::run(true, true)
 }
 
 fn step(name: &str, command: Command) -> Result<()> {

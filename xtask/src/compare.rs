@@ -2,17 +2,19 @@
 //! table and as a page with plots.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use clap::Args;
 use shimwright_engines::Engine;
 use shimwright_testenv::debian;
-use shimwright_testenv::error::{Context, Result, ensure, error};
+use shimwright_testenv::error::{Context, Result, ensure};
 use shimwright_testenv::package::CPYTHON;
 use shimwright_testenv::process::Process;
 
 use crate::cargo;
+use crate::engine;
 use crate::wasmedge;
 
 const PROGRAM: &str = "compare";
@@ -23,96 +25,45 @@ const DEADLINE: Duration = Duration::from_secs(2 * 60 * 60);
 /// How long it may take to clean up when it is interrupted.
 const GRACE: Duration = Duration::from_secs(30);
 
-#[derive(Debug, PartialEq, Eq)]
-struct Options {
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// An engine, instead of all
+    #[arg(long = "engine", value_name = "NAME", value_parser = engine::any())]
     engines: Vec<&'static Engine>,
+    /// The page with plots
+    #[arg(long, value_name = "FILE", default_value = "compare.html")]
     output: PathBuf,
+    /// Fewer samples of everything
+    #[arg(long)]
     quick: bool,
-    /// A program of the user's and its arguments.
-    app: Option<(PathBuf, Vec<String>)>,
+    /// A program of yours and its arguments; without one the samples are run
+    #[arg(value_name = "APP.WASM", trailing_var_arg = true)]
+    app: Vec<PathBuf>,
 }
 
-impl Options {
-    /// Options come before the program, because what follows it is its own.
-    fn parse(args: &[String]) -> Result<Self> {
-        let mut options = Self {
-            engines: Vec::new(),
-            output: "compare.html".into(),
-            quick: false,
-            app: None,
-        };
-        let mut args = args.iter();
-        while let Some(word) = args.next() {
-            let mut value = || args.next().ok_or_else(|| error!("{word} needs a value"));
-            match word.as_str() {
-                "--engine" => {
-                    options.engines.push(engine(value()?)?);
-                }
-                "--output" => options.output = value()?.into(),
-                "--quick" => options.quick = true,
-                unknown if unknown.starts_with('-') => {
-                    return Err(error!(
-                        "compare does not know {unknown}, but --engine, --output and --quick, \
-                         before the program"
-                    ));
-                }
-                app => {
-                    options.app = Some((app.into(), args.by_ref().cloned().collect()));
-                }
-            }
-        }
-        if options.engines.is_empty() {
-            options.engines = shimwright_engines::ALL.iter().collect();
-        }
-        Ok(options)
-    }
-}
-
-/// The row of an engine that the user names.
-pub(crate) fn engine(name: &str) -> Result<&'static Engine> {
-    shimwright_engines::by_name(name).ok_or_else(|| {
-        let names: Vec<_> = shimwright_engines::ALL.iter().map(|row| row.name).collect();
-        error!("there is no engine {name}, but {}", names.join(", "))
-    })
-}
-
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    let options = Options::parse(args)?;
-    if let Some((app, _)) = &options.app {
+pub(crate) fn main(options: Options) -> Result<ExitCode> {
+    let engines = engine::or_all(&options.engines);
+    if let Some(app) = options.app.first() {
         // Before a long build, because the path may be mistyped.
         ensure!(app.is_file(), "there is no {}", app.display());
     }
     debian::require_root("compare")?;
     debian::install_missing()?;
     println!("==> building the shims");
-    let mut names: Vec<_> = options.engines.iter().map(|engine| engine.shim).collect();
+    let mut names: Vec<_> = engines.iter().map(|engine| engine.shim).collect();
     names.push(PROGRAM);
     let built = cargo::build_binaries(&names)?;
 
     let mut compare = Command::new(built.join(PROGRAM));
-    for engine in &options.engines {
-        // The shared libraries may not be to be had.
-        let found = if engine.has_libraries {
-            wasmedge::build().map(drop)
-        } else {
-            Ok(())
-        };
-        match found {
-            Ok(()) => {
-                let path = built.join(engine.shim);
-                compare
-                    .arg("--engine")
-                    .arg(format!("{}={}", engine.name, path.display()));
-            }
-            Err(reason) => {
-                compare.args(["--absent", &format!("{}={reason}", engine.name)]);
-            }
-        }
+    for engine in &engines {
+        add(&mut compare, engine, &built);
     }
     let files = tempfile::Builder::new().prefix("shimwright-").tempdir()?;
-    if let Some((app, words)) = &options.app {
+    if let Some((app, words)) = options.app.split_first() {
         compare.arg("--app").arg(app);
-        compare.args(words.iter().flat_map(|word| ["--app-arg", word]));
+        for word in words {
+            compare.arg("--app-arg").arg(word);
+        }
     } else {
         let python = files.path().join("python.wasm");
         fs::write(&python, CPYTHON.read()?).context("write CPython down")?;
@@ -122,10 +73,10 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
         compare.arg("--quick");
     }
     compare.arg("--output").arg(&options.output);
-    let line = ["cargo", "xtask", "compare"].map(str::to_owned);
+    let words: Vec<_> = std::env::args().skip(1).collect();
     compare
         .arg("--command")
-        .arg([&line, args].concat().join(" "));
+        .arg(format!("cargo xtask {}", words.join(" ")));
     let finished = Process::spawn_as_is(compare)?.finish_or_ask(DEADLINE, GRACE)?;
     ensure!(
         finished.code == 0,
@@ -135,49 +86,55 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Adds an engine, or why it is not there: its shared libraries may not be to be had.
+fn add(compare: &mut Command, engine: &Engine, built: &Path) {
+    let found = if engine.has_libraries {
+        wasmedge::build().map(drop)
+    } else {
+        Ok(())
+    };
+    let name = engine.name;
+    match found {
+        Ok(()) => {
+            let path = built.join(engine.shim);
+            compare.args(["--engine", &format!("{name}={}", path.display())]);
+        }
+        Err(reason) => {
+            compare.args(["--absent", &format!("{name}={reason}")]);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(words: &[&str]) -> Result<Options> {
-        Options::parse(&crate::words(words))
+    fn parse(words: &[&str]) -> std::result::Result<Options, clap::Error> {
+        crate::parse(words)
     }
 
     fn names(options: &Options) -> Vec<&'static str> {
-        options.engines.iter().map(|engine| engine.name).collect()
-    }
-
-    fn all() -> Vec<&'static str> {
-        let engines = shimwright_engines::ALL.iter();
-        engines.map(|engine| engine.name).collect()
+        let engines = engine::or_all(&options.engines);
+        engines.iter().map(|engine| engine.name).collect()
     }
 
     #[test]
     fn every_engine_is_compared_unless_some_are_named() {
-        assert_eq!(names(&parse(&[]).unwrap()), all());
+        let all = names(&parse(&[]).unwrap());
+        assert_eq!(all.len(), shimwright_engines::ALL.len());
         let some = parse(&["--engine", "wasmi", "--engine", "wasmer"]).unwrap();
         assert_eq!(names(&some), ["wasmi", "wasmer"]);
+        assert!(parse(&["--engine", "v8"]).is_err());
     }
 
     #[test]
     fn what_follows_the_program_is_its_own() {
         let options = parse(&["--output", "x.html", "app.wasm", "--engine", "b"]).unwrap();
-        let words = ["--engine", "b"].map(str::to_owned).into();
-        assert_eq!(options.app, Some(("app.wasm".into(), words)));
+        assert_eq!(
+            options.app,
+            ["app.wasm", "--engine", "b"].map(PathBuf::from)
+        );
         assert_eq!(options.output, PathBuf::from("x.html"));
-        assert_eq!(names(&options), all());
-    }
-
-    #[test]
-    fn what_has_no_meaning_is_named() {
-        for (words, name) in [
-            (&["--nonsense"][..], "--nonsense"),
-            (&["--engine"], "--engine"),
-            (&["--engine", "v8"], "v8"),
-            (&["--output"], "--output"),
-        ] {
-            let error = parse(words).unwrap_err().to_string();
-            assert!(error.contains(name), "{error}");
-        }
+        assert!(options.engines.is_empty());
     }
 }

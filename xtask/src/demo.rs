@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use shimwright_engines::DEFAULT;
 use shimwright_testenv::containerd::{Containerd, Release};
 use shimwright_testenv::debian;
@@ -20,14 +21,21 @@ const ID: &str = "demo";
 /// A server may be watched for a while; Ctrl-C ends it sooner.
 const DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// A program of yours and its arguments; without one a guest of the tests greets you
+    #[arg(value_name = "APP.WASM", trailing_var_arg = true)]
+    app: Vec<PathBuf>,
+}
+
+pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     debian::require_root("demo")?;
-    let (app, args) = match args.split_first() {
-        Some((path, args)) => (Some(PathBuf::from(path)), args),
-        None => (None, args),
+    let (app, args) = match options.app.split_first() {
+        Some((app, args)) => (Some(app), args),
+        None => (None, &[][..]),
     };
     // Before a long build, because the path may be mistyped.
-    let wasm = app.as_ref().map(|path| read(path)).transpose()?;
+    let wasm = app.map(|path| read(path)).transpose()?;
 
     debian::install_missing()?;
     println!("==> building {}", DEFAULT.shim);

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use shimwright_testenv::debian;
-use shimwright_testenv::error::{Result, error};
+use shimwright_testenv::error::Result;
 use shimwright_testenv::leak;
 use shimwright_testenv::process;
 
@@ -21,13 +22,22 @@ use crate::wasmedge;
 /// For all tests without containerd, once they are built.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20 * 60);
 
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    let (unit, end_to_end) = match args {
-        [] => (true, true),
-        [only] if only == "--unit-only" => (true, false),
-        [only] if only == "--e2e-only" => (false, true),
-        _ => return Err(error!("test takes --unit-only, --e2e-only or nothing")),
-    };
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Only the tests without containerd
+    #[arg(long, conflicts_with = "e2e_only")]
+    unit_only: bool,
+    /// Only those on containerd
+    #[arg(long)]
+    e2e_only: bool,
+}
+
+pub(crate) fn main(options: &Options) -> Result<ExitCode> {
+    run(!options.e2e_only, !options.unit_only)
+}
+
+/// Runs the tests without containerd, those on it, or both.
+pub(crate) fn run(unit: bool, end_to_end: bool) -> Result<ExitCode> {
     // Also for unit tests: those of the sandbox create namespaces and mounts.
     debian::require_root("test")?;
     debian::install_missing()?;

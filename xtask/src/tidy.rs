@@ -28,6 +28,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Args;
 use shimwright_testenv::error::{Context, Result, error};
 use shimwright_testenv::process;
 
@@ -83,39 +84,20 @@ const EXAMPLE: &str = "examples/wasmi-shim/src";
 const EXAMPLE_LINES: usize = 50;
 const TUTORIAL: &str = "docs/writing-an-engine.md";
 
-/// The arguments of this command.
-const USAGE: &str = "cargo xtask tidy [--figures] [--update] [--no-build]";
-
-/// What may be asked for.
-#[derive(Clone, Copy, Debug, Default)]
-struct Options {
-    /// Print how large the parts are and what uses what, and check nothing.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct Options {
+    /// Print how large the parts are and what uses what, and check nothing
+    #[arg(long)]
     figures: bool,
-    /// Write what is made from sources: the picture, the record of the API, shorter exceptions.
+    /// Write what is made from sources: the picture, the record of the API, shorter exceptions
+    #[arg(long)]
     update: bool,
-    /// Leave out what needs a build: the public API and cargo-deny.
+    /// Leave out what needs a build: the public API and cargo-deny
+    #[arg(long)]
     no_build: bool,
 }
 
-impl Options {
-    fn parse(args: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self::default();
-        for arg in args {
-            match arg.as_str() {
-                "--figures" => options.figures = true,
-                "--update" => options.update = true,
-                "--no-build" => options.no_build = true,
-                unknown => return Err(error!("tidy has no option {unknown:?}: {USAGE}")),
-            }
-        }
-        Ok(options)
-    }
-}
-
-pub(crate) fn main() -> Result<ExitCode> {
-    // `ci` asks for all of it.
-    let args = std::env::args().skip(1).skip_while(|arg| arg != "tidy");
-    let options = Options::parse(args.skip(1))?;
+pub(crate) fn main(options: Options) -> Result<ExitCode> {
     let tree = Tree::read(&shimwright_testenv::workspace::root())?;
     let syntax = Syntax::read(&tree)?;
     if options.figures {
@@ -164,7 +146,7 @@ fn check(tree: &Tree, syntax: &Syntax, options: Options) -> Result<Vec<String>> 
         links::check(tree),
         tables::check(tree),
         repeats::check(tree),
-        commands::check(tree, &commands::Usage::read(("tidy", USAGE))?),
+        commands::check(tree, &commands::Usage::read()?),
         threats::check(tree),
         symbols::check(tree, syntax),
         invariants::check(tree, syntax),
