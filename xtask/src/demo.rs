@@ -51,14 +51,31 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         _ => ("hello.wasm".to_owned(), sample()?),
     };
 
+    let code = run(&shims, &name, wasm, args)?;
+    println!(
+        "\n\
+         What to try next:\n  \
+         cargo xtask demo your.wasm one two    a program of yours, with arguments\n  \
+         cargo xtask test                      every test there is\n  \
+         docs/operations.md                    the shim on your own containerd or Kubernetes"
+    );
+    Ok(if code == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs a program with a containerd of its own, and returns its exit code.
+fn run(shims: &Path, name: &str, wasm: Vec<u8>, args: &[PathBuf]) -> Result<i32> {
     println!("==> starting a containerd of our own");
-    let containerd = Containerd::start(Release::V1_7, &[&shims])?;
+    let containerd = Containerd::start(Release::V1_7, &[shims])?;
     println!("==> packing {name} into an image");
     let entrypoint = format!("/{name}");
     containerd.import(&Image::of_files(
         IMAGE,
         &[entrypoint.as_str()],
-        vec![Entry::file(name.as_str(), wasm)],
+        vec![Entry::file(name, wasm)],
     ))?;
 
     let mut ctr = containerd.ctr_run(DEFAULT.runtime);
@@ -78,18 +95,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     let ground_is_clean = containerd.ground().await_clean(Duration::from_secs(5));
     drop(containerd);
     ground_is_clean?;
-    println!(
-        "\n\
-         What to try next:\n  \
-         cargo xtask demo your.wasm one two    a program of yours, with arguments\n  \
-         cargo xtask test                      every test there is\n  \
-         docs/operations.md                    the shim on your own containerd or Kubernetes"
-    );
-    Ok(if code == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(code)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -1,16 +1,22 @@
 //! Docker on the containerd image store. What it asks of a shim is in `docs/operations.md`.
 
+mod container;
+mod exec;
+mod resources;
+
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
-use shimwright_testenv::containerd::{LONG, SHORT};
+use shimwright_testenv::containerd::SHORT;
 use shimwright_testenv::error::{Context, Result, ensure, error};
-use shimwright_testenv::process::{self, Finished, Process};
+use shimwright_testenv::process;
 
 use super::{Case, Needs};
 use crate::dockerd::{CONFIGURED_RUNTIME, RUNTIME_WITH_OPTIONS, UNKNOWN_OPTION};
 use crate::stage::{GUESTS_WASI, LAYER_MODULE, LINUX, PROMPT, Stage, check, check_failure};
+use container::{Container, exits_with, guest, idle, image, linux};
+use exec::{exec, terminal, terminal_size};
+use resources::{limits, out_of_memory, update};
 
 pub(crate) const CASES: &[Case] = &[
     Case::docker(
@@ -102,141 +108,6 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 const HELLO: &str = "Hello from Wasm\n";
-
-/// How many bytes a MiB has.
-const MIB: u64 = 1 << 20;
-
-/// A container to be run by Docker.
-#[derive(Clone)]
-struct Container {
-    name: String,
-    options: Vec<String>,
-    image: &'static str,
-    args: Vec<String>,
-}
-
-/// A container that runs a guest of the image [`GUESTS_WASI`].
-fn guest(stage: &mut Stage, name: &str) -> Container {
-    let program = format!("/{name}.wasm");
-    image(stage, GUESTS_WASI).option(&["--platform=wasi/wasm", "--entrypoint", &program])
-}
-
-/// A container that runs a command of busybox.
-fn linux(stage: &mut Stage, command: &[&str]) -> Container {
-    image(stage, LINUX)
-        .option(&["--entrypoint", "/bin/busybox"])
-        .args(command)
-}
-
-/// A container that says `ready` and waits: of WebAssembly if the runtime can run it.
-fn idle(stage: &mut Stage) -> Container {
-    if stage.runs_wasm() {
-        guest(stage, "idle")
-    } else {
-        linux(
-            stage,
-            &["sh", "-c", "echo ready; exec /bin/busybox sleep 86400"],
-        )
-    }
-}
-
-/// A container that ends at once with this exit code.
-fn exits_with(stage: &mut Stage, code: &str) -> Container {
-    if stage.runs_wasm() {
-        guest(stage, "exit-code").args(&[code])
-    } else {
-        linux(stage, &["sh", "-c", &format!("exit {code}")])
-    }
-}
-
-/// A container that runs what the image says.
-fn image(stage: &mut Stage, image: &'static str) -> Container {
-    Container {
-        name: stage.new_id(),
-        options: vec![format!("--runtime={}", stage.runtime())],
-        image,
-        args: Vec::new(),
-    }
-}
-
-impl Container {
-    /// Arguments after the program.
-    fn args(mut self, args: &[&str]) -> Self {
-        self.args.extend(args.iter().map(|&arg| arg.to_owned()));
-        self
-    }
-
-    /// An option of `docker run`; a later one replaces an earlier one of the same name.
-    fn option(mut self, words: &[&str]) -> Self {
-        self.options
-            .extend(words.iter().map(|&word| word.to_owned()));
-        self
-    }
-
-    /// Runs it to its end and removes it.
-    fn run(&self, stage: &mut Stage) -> Result<Finished> {
-        process::run(self.command(stage, &["--rm"])?, LONG)
-    }
-
-    /// The same with something on its standard input.
-    fn run_with_input(&self, stage: &mut Stage, input: &str) -> Result<Finished> {
-        let command = self.command(stage, &["--rm", "--interactive"])?;
-        Process::spawn_with_input(command, input)?.finish(LONG)
-    }
-
-    /// Starts it and leaves it alone.
-    fn detach(&self, stage: &mut Stage) -> Result<()> {
-        process::run(self.command(stage, &["--detach"])?, LONG)?.success()?;
-        Ok(())
-    }
-
-    /// Starts it and returns once it has written `ready`.
-    fn detach_ready(&self, stage: &mut Stage) -> Result<()> {
-        self.detach(stage)?;
-        let mut logs = stage.docker()?.docker();
-        logs.args(["logs", "--follow", &self.name]);
-        Process::spawn(logs)?.wait_for_output("ready", SHORT)
-    }
-
-    fn command(&self, stage: &mut Stage, options: &[&str]) -> Result<Command> {
-        let mut docker = stage.docker()?.docker();
-        docker.args(["run", "--name", &self.name]).args(options);
-        docker.args(&self.options).arg(self.image).args(&self.args);
-        Ok(docker)
-    }
-
-    /// Runs `docker` with its name as the last argument.
-    fn ask(&self, stage: &mut Stage, args: &[&str]) -> Result<String> {
-        let mut args = args.to_vec();
-        args.push(&self.name);
-        stage.docker()?.ask(&args)?.success()
-    }
-
-    /// What `docker inspect` says.
-    fn inspect(&self, stage: &mut Stage, format: &str) -> Result<String> {
-        let found = self.ask(stage, &["inspect", "--format", format])?;
-        Ok(found.trim().to_owned())
-    }
-
-    /// The process id of its first process.
-    fn pid(&self, stage: &mut Stage) -> Result<i32> {
-        let pid = self.inspect(stage, "{{.State.Pid}}")?;
-        pid.parse().context("read a process id")
-    }
-
-    /// Waits for its end, checks its exit code, and removes it.
-    fn ends_with(&self, stage: &mut Stage, code: i32) -> Result<()> {
-        let mut wait = stage.docker()?.docker();
-        wait.args(["wait", &self.name]);
-        let waited = process::run(wait, PROMPT)?.success()?;
-        ensure!(
-            waited.trim() == code.to_string(),
-            "the exit code is {} instead of {code}",
-            waited.trim()
-        );
-        self.ask(stage, &["rm"]).map(drop)
-    }
-}
 
 fn wasm_layer(stage: &mut Stage) -> Result<()> {
     let container = image(stage, LAYER_MODULE).option(&["--platform=wasi/wasm"]);
@@ -493,58 +364,6 @@ fn networks(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Reads a setting of the control group a process is in, by its file in version 1 or 2.
-fn cgroup_setting(pid: i32, controller: &str, v1: &str, v2: &str) -> Result<String> {
-    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    let group_of = |wanted: &dyn Fn(&str) -> bool| {
-        groups.lines().find_map(|line| {
-            let mut fields = line.splitn(3, ':').skip(1);
-            let controllers = fields.next()?;
-            wanted(controllers).then(|| fields.next().unwrap_or_default().trim_start_matches('/'))
-        })
-    };
-    let root = PathBuf::from("/sys/fs/cgroup");
-    let version_1 = group_of(&|names| names.split(',').any(|name| name == controller));
-    let path = match version_1 {
-        Some(group) => root.join(controller).join(group).join(v1),
-        None => {
-            let group = group_of(&str::is_empty)
-                .ok_or_else(|| error!("process {pid} is in no control group"))?;
-            root.join(group).join(v2)
-        }
-    };
-    let setting = fs::read_to_string(&path).context(format_args!("read {}", path.display()))?;
-    Ok(setting.trim().to_owned())
-}
-
-fn memory_limit(pid: i32) -> Result<String> {
-    cgroup_setting(pid, "memory", "memory.limit_in_bytes", "memory.max")
-}
-
-fn limits(stage: &mut Stage) -> Result<()> {
-    let container = idle(stage).option(&["--memory", "64m", "--cpus", "0.5"]);
-    container.detach_ready(stage)?;
-    let pid = container.pid(stage)?;
-    let memory = memory_limit(pid)?;
-    ensure!(
-        memory == (64 * MIB).to_string(),
-        "the memory limit is {memory}"
-    );
-    let cpu = cgroup_setting(pid, "cpu", "cpu.cfs_quota_us", "cpu.max")?;
-    ensure!(
-        cpu.split(' ').next() == Some("50000"),
-        "the processor quota is {cpu}"
-    );
-    let format = "{{.MemUsage}}, {{.PIDs}}";
-    let stats = container.ask(stage, &["stats", "--no-stream", "--format", format])?;
-    let stats = stats.trim();
-    ensure!(
-        stats.ends_with(" / 64MiB, 1") && !stats.starts_with("0B"),
-        "the figures are {stats}"
-    );
-    container.ask(stage, &["rm", "-f"]).map(drop)
-}
-
 fn top(stage: &mut Stage) -> Result<()> {
     let container = idle(stage);
     container.detach_ready(stage)?;
@@ -579,79 +398,6 @@ fn survives(stage: &mut Stage) -> Result<()> {
     container.ends_with(stage, 137)
 }
 
-fn exec(stage: &mut Stage) -> Result<()> {
-    let container = linux(
-        stage,
-        &["sh", "-c", "echo ready; exec /bin/busybox sleep 86400"],
-    );
-    container.detach_ready(stage)?;
-    let script = "read line; echo $line in $(/bin/busybox cat /proc/1/comm); exit 9";
-    let mut exec = stage.docker()?.docker();
-    exec.args(["exec", "-i", "-e", "A=1", &container.name]);
-    exec.args(["/bin/busybox", "sh", "-c", script]);
-    let finished = Process::spawn_with_input(exec, "typed\n")?.finish(SHORT)?;
-    check(&finished, 9, "typed in busybox\n")?;
-    container.ask(stage, &["rm", "-f"])?;
-    if stage.runs_wasm() {
-        let container = guest(stage, "idle");
-        container.detach_ready(stage)?;
-        let exec = ["exec", &container.name, "/exit-code.wasm", "7"];
-        check(&stage.docker()?.ask(&exec)?, 7, "")?;
-        container.ask(stage, &["rm", "-f"])?;
-    }
-    Ok(())
-}
-
-fn terminal(stage: &mut Stage) -> Result<()> {
-    // A terminal ends a line with both characters.
-    let container = linux(stage, &["tty"]).option(&["--tty"]);
-    check(&container.run(stage)?, 0, "/dev/pts/0\r\n")?;
-    if stage.runs_wasm() {
-        let container = guest(stage, "hello").option(&["--tty"]);
-        check(&container.run(stage)?, 0, "Hello from Wasm\r\n")?;
-    }
-    let container = linux(
-        stage,
-        &["sh", "-c", "echo ready; exec /bin/busybox sleep 86400"],
-    );
-    container.detach_ready(stage)?;
-    let exec = ["exec", "--tty", &container.name, "/bin/busybox", "tty"];
-    check(&stage.docker()?.ask(&exec)?, 0, "/dev/pts/0\r\n")?;
-    container.ask(stage, &["rm", "-f"]).map(drop)
-}
-
-fn terminal_size(stage: &mut Stage) -> Result<()> {
-    // Docker tells the size only after the start.
-    let script = "until [ \"$(/bin/busybox stty size)\" = '33 77' ]; do /bin/busybox sleep 0.1; done; \
-                  read line; echo \"got $line\"; exit 5";
-    let container = linux(stage, &["sh", "-c", script]);
-    let docker = container.command(stage, &["--rm", "--interactive", "--tty"])?;
-    // `docker` wants a terminal of its own, which `script` makes.
-    let mut command = Command::new("script");
-    command.args(["--quiet", "--return", "--command"]);
-    let own = "stty rows 33 cols 77; eval exec \"$DOCKER_COMMAND\"";
-    command.args([own, "/dev/null"]);
-    command.env("DOCKER_COMMAND", quoted(&docker));
-    command.envs(
-        docker
-            .get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
-    let finished = Process::spawn_with_input(command, "typed\n")?.finish(LONG)?;
-    ensure!(
-        finished.code == 5 && finished.stdout.contains("got typed\r\n"),
-        "the terminal shows {finished:?}"
-    );
-    Ok(())
-}
-
-/// A command line for a shell.
-fn quoted(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let words = words.map(|word| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''")));
-    words.collect::<Vec<_>>().join(" ")
-}
-
 fn pause(stage: &mut Stage) -> Result<()> {
     let container = idle(stage);
     container.detach_ready(stage)?;
@@ -663,37 +409,4 @@ fn pause(stage: &mut Stage) -> Result<()> {
     // What is paused can be ended.
     container.ask(stage, &["pause"])?;
     container.ask(stage, &["rm", "-f"]).map(drop)
-}
-
-fn update(stage: &mut Stage) -> Result<()> {
-    let container = idle(stage).option(&["--memory", "64m"]);
-    container.detach_ready(stage)?;
-    container.ask(
-        stage,
-        &["update", "--memory", "96m", "--memory-swap", "96m"],
-    )?;
-    let memory = memory_limit(container.pid(stage)?)?;
-    ensure!(
-        memory == (96 * MIB).to_string(),
-        "the memory limit is {memory}"
-    );
-    container.ask(stage, &["rm", "-f"]).map(drop)
-}
-
-fn out_of_memory(stage: &mut Stage) -> Result<()> {
-    let container = if stage.runs_wasm() {
-        guest(stage, "memory").args(&["256"])
-    } else {
-        // What is written to a tmpfs is charged to whoever wrote it.
-        let script = "exec /bin/busybox dd if=/dev/zero of=/dev/shm/x bs=1M count=60";
-        linux(stage, &["sh", "-c", script])
-    };
-    let container = container.option(&["--memory", "32m", "--memory-swap", "32m"]);
-    container.detach(stage)?;
-    let mut wait = stage.docker()?.docker();
-    wait.args(["wait", &container.name]);
-    process::run(wait, SHORT)?.success()?;
-    let state = container.inspect(stage, "{{.State.ExitCode}} {{.State.OOMKilled}}")?;
-    ensure!(state == "137 true", "exit code and OOMKilled are {state}");
-    container.ask(stage, &["rm"]).map(drop)
 }
