@@ -10,15 +10,31 @@ use crate::cases::{self, Case};
 /// A method, and the names of the cases for a guest and for a Linux program. Each of them calls the
 /// method and checks what comes of it.
 const PROOFS: [(&str, &str, &str); 17] = [
-    ("Create", "a module prints", "a Linux program's exit code"),
-    ("Start", "a module prints", "a Linux program's exit code"),
+    (
+        "Create",
+        "a module prints",
+        "the exit code of a container is a Linux program's",
+    ),
+    (
+        "Start",
+        "a module prints",
+        "the exit code of a container is a Linux program's",
+    ),
     (
         "State",
         "a guest is paused and resumed",
         "a Linux program is paused and resumed",
     ),
-    ("Delete", "exit code", "a Linux program's exit code"),
-    ("Wait", "exit code", "a Linux program's exit code"),
+    (
+        "Delete",
+        "the exit code of a container is its program's",
+        "the exit code of a container is a Linux program's",
+    ),
+    (
+        "Wait",
+        "the exit code of a container is its program's",
+        "the exit code of a container is a Linux program's",
+    ),
     (
         "Kill",
         "SIGTERM ends a busy loop",
@@ -41,8 +57,8 @@ const PROOFS: [(&str, &str, &str); 17] = [
     ),
     (
         "Pids",
-        "the processes of a guest",
-        "the processes of a Linux program",
+        "the processes of a guest are listed",
+        "the processes of a Linux program are listed",
     ),
     (
         "Pause",
@@ -61,8 +77,8 @@ const PROOFS: [(&str, &str, &str); 17] = [
     ),
     (
         "Stats",
-        "the metrics of a guest",
-        "the metrics of a Linux program",
+        "the metrics of a guest have its memory",
+        "the metrics of a Linux program have its memory",
     ),
     (
         "Connect",

@@ -18,7 +18,7 @@ pub(crate) const CASES: &[Case] = &[
         survives,
     ),
     Case::new(
-        "a task that ended while containerd was down",
+        "a task that ended while containerd was down keeps its status",
         Needs::Ours,
         ended_meanwhile,
     ),
@@ -28,7 +28,7 @@ pub(crate) const CASES: &[Case] = &[
         shim_killed,
     ),
     Case::new(
-        "a shim killed while containerd is down",
+        "a shim killed while containerd is down leaves nothing behind",
         Needs::Ours,
         both_killed,
     ),
@@ -38,7 +38,7 @@ pub(crate) const CASES: &[Case] = &[
         some_killed,
     ),
     Case::new(
-        "a shim is stopped while containerd asks it",
+        "a shim that is stopped while containerd asks it loses nothing",
         Needs::Ours,
         shim_stopped,
     ),

@@ -27,8 +27,12 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Ours,
         read_only_bind_mount,
     ),
-    Case::new("the working directory", Needs::Ours, working_directory),
-    Case::new("the image's user", Needs::Ours, user),
+    Case::new(
+        "a guest starts in its working directory",
+        Needs::Ours,
+        working_directory,
+    ),
+    Case::new("a guest runs as the image's user", Needs::Ours, user),
 ];
 
 fn writable_root(stage: &mut Stage) -> Result<()> {

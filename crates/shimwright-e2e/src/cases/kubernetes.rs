@@ -33,20 +33,28 @@ pub(crate) const CASES: &[Case] = &[
         Needs::AnyRuntime,
         share_processes,
     ),
-    Case::new("a pod's logs", Needs::AnyRuntime, logs),
-    Case::new("a guest's logs in a pod", Needs::Ours, guest_logs),
+    Case::new("a pod's logs have both outputs", Needs::AnyRuntime, logs),
+    Case::new(
+        "a guest's logs in a pod have both outputs",
+        Needs::Ours,
+        guest_logs,
+    ),
     Case::new(
         "an init container prepares a volume",
         Needs::AnyRuntime,
         init_container,
     ),
-    Case::new("a pod's volume for a guest", Needs::Ours, guest_volume),
     Case::new(
-        "a Wasm layer as a pod's image",
+        "a guest reads and writes a pod's volume",
+        Needs::Ours,
+        guest_volume,
+    ),
+    Case::new(
+        "a Wasm layer is a pod's image",
         Needs::WasmLayers,
         wasm_layer,
     ),
-    Case::new("a guest of a pod that traps", Needs::Ours, trap),
+    Case::new("a guest of a pod that traps says why", Needs::Ours, trap),
     Case::new(
         "a pod's missing entrypoint is named",
         Needs::AnyRuntime,
@@ -55,11 +63,15 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("a probe executes a program", Needs::AnyRuntime, probe),
     Case::new("a probe executes a guest", Needs::Ours, guest_probe),
     Case::new(
-        "an exec's streams in a pod",
+        "the streams of an exec in a pod are passed on",
         Needs::AnyRuntime,
         streamed_exec,
     ),
-    Case::new("what a pod's containers use", Needs::AnyRuntime, stats),
+    Case::new(
+        "what a pod's containers use is told",
+        Needs::AnyRuntime,
+        stats,
+    ),
     Case::new("a pod's limits change", Needs::AnyRuntime, |stage| {
         let pod = stage.pod()?;
         let app = pod.idle(stage);
@@ -86,7 +98,7 @@ pub(crate) const CASES: &[Case] = &[
         restart,
     ),
     Case::new(
-        "a pod's guest that ended while containerd was down",
+        "a pod's guest that ended while containerd was down keeps its status",
         Needs::Ours,
         ended_meanwhile,
     ),

@@ -11,9 +11,13 @@ pub(crate) const CASES: &[Case] = &[
         Needs::AnyRuntime,
         env,
     ),
-    Case::new("a Linux program's exit code", Needs::AnyRuntime, exit_code),
     Case::new(
-        "a Linux program's working directory",
+        "the exit code of a container is a Linux program's",
+        Needs::AnyRuntime,
+        exit_code,
+    ),
+    Case::new(
+        "a Linux program starts in its working directory",
         Needs::AnyRuntime,
         working_directory,
     ),

@@ -97,7 +97,7 @@ pub(crate) const CASES: &[Case] = &[
         },
     ),
     Case::new(
-        "--runtime-config-path of a file with a limit",
+        "--runtime-config-path of a file limits a guest",
         Needs::Ours,
         |stage| {
             let finished = with_options(stage, "[limits]\ntime_limit = 1\n")?;
@@ -105,7 +105,7 @@ pub(crate) const CASES: &[Case] = &[
         },
     ),
     Case::new(
-        "--runtime-config-path of a file with a misspelt limit",
+        "--runtime-config-path of a file with a misspelt limit is refused",
         Needs::Ours,
         |stage| {
             let finished = with_options(stage, "[limits]\ntimelimit = 1\n")?;

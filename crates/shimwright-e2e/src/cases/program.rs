@@ -13,30 +13,50 @@ pub(crate) const CASES: &[Case] = &[
     ),
     Case::new("a module prints", Needs::Ours, module),
     Case::new("a component prints", Needs::Ours, component),
-    Case::new("an image of platform wasi/wasm", Needs::Ours, wasi_platform),
     Case::new(
-        "a Wasm layer with a module",
+        "an image of platform wasi/wasm runs",
+        Needs::Ours,
+        wasi_platform,
+    ),
+    Case::new(
+        "a module that is a Wasm layer runs",
         Needs::WasmLayers,
         layer_module,
     ),
     Case::new(
-        "a Wasm layer with a component",
+        "a component that is a Wasm layer runs",
         Needs::WasmLayers,
         layer_component,
     ),
-    Case::new("a shim by its path", Needs::Ours, by_path),
-    Case::new("an interpreter as the shim", Needs::Ours, interpreter),
-    Case::new("arguments", Needs::Ours, arguments),
-    Case::new("environment", Needs::Ours, environment),
-    Case::new("stdout and stderr", Needs::Ours, streams),
-    Case::new("exit code", Needs::AnyRuntime, exit_code),
+    Case::new("a shim is found by its path", Needs::Ours, by_path),
+    Case::new(
+        "a shim with an interpreter runs a module",
+        Needs::Ours,
+        interpreter,
+    ),
+    Case::new("a guest sees its arguments", Needs::Ours, arguments),
+    Case::new("a guest sees its environment", Needs::Ours, environment),
+    Case::new(
+        "a guest's stdout and stderr stay apart",
+        Needs::Ours,
+        streams,
+    ),
+    Case::new(
+        "the exit code of a container is its program's",
+        Needs::AnyRuntime,
+        exit_code,
+    ),
     Case::new("a trap is 134 with a reason", Needs::Ours, trap),
     Case::new(
         "a missing import is 125 with a reason",
         Needs::Ours,
         missing_import,
     ),
-    Case::new("a function by name", Needs::Ours, function),
+    Case::new(
+        "a function that the entrypoint names is called",
+        Needs::Ours,
+        function,
+    ),
 ];
 
 const HELLO: &str = "Hello from Wasm\n";

@@ -10,24 +10,32 @@ use super::{Case, Needs};
 use crate::stage::{Container, Stage, check};
 
 pub(crate) const CASES: &[Case] = &[
-    Case::new("the processes of a guest", Needs::Ours, |stage| {
-        let container = stage.guest("idle");
-        processes(container, stage)
-    }),
     Case::new(
-        "the processes of a Linux program",
+        "the processes of a guest are listed",
+        Needs::Ours,
+        |stage| {
+            let container = stage.guest("idle");
+            processes(container, stage)
+        },
+    ),
+    Case::new(
+        "the processes of a Linux program are listed",
         Needs::AnyRuntime,
         |stage| {
             let container = stage.linux(&WAIT);
             processes(container, stage)
         },
     ),
-    Case::new("the metrics of a guest", Needs::Ours, |stage| {
-        let container = stage.guest("idle");
-        metrics(container, stage)
-    }),
     Case::new(
-        "the metrics of a Linux program",
+        "the metrics of a guest have its memory",
+        Needs::Ours,
+        |stage| {
+            let container = stage.guest("idle");
+            metrics(container, stage)
+        },
+    ),
+    Case::new(
+        "the metrics of a Linux program have its memory",
         Needs::AnyRuntime,
         |stage| {
             let container = stage.linux(&WAIT);
