@@ -3,7 +3,6 @@
 //! A module is a scenario, `scenario` and `compare` are the programs that run them. What a scenario
 //! finds is JSON: [`stats`] says in which form.
 
-pub mod arguments;
 pub mod churn;
 pub mod commands;
 pub mod compute;

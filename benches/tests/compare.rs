@@ -19,7 +19,7 @@ fn compared(engines: &[&str], guest: Guest) -> (String, String) {
     fs::write(&app, guest.wasm()).unwrap();
     let mut compare = Command::new(env!("CARGO_BIN_EXE_compare"));
     for engine in engines {
-        let shim = Path::new(&shims).join(format!("containerd-shim-{engine}-v1"));
+        let shim = Path::new(&shims).join(shimwright_engines::by_name(engine).unwrap().shim);
         compare
             .arg("--engine")
             .arg(format!("{engine}={}", shim.display()));

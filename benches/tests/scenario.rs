@@ -24,7 +24,7 @@ impl Scenario {
             .unwrap_or_else(|| panic!("{SHIM_DIR_VARIABLE} is not set: use `cargo xtask test`"));
         Self {
             directory: tempfile::tempdir().unwrap(),
-            shim: Path::new(&shims).join("containerd-shim-wasmtime-v1"),
+            shim: Path::new(&shims).join(shimwright_engines::DEFAULT.shim),
         }
     }
 

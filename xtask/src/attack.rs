@@ -5,12 +5,14 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use clap::Args;
+use shimwright_testenv::debian;
+use shimwright_testenv::error::{Result, ensure};
+use shimwright_testenv::leak;
+use shimwright_testenv::process;
+
 use crate::cargo;
-use crate::debian;
-use crate::e2e::Tally;
-use crate::error::{Result, ensure};
-use crate::leak;
-use crate::process;
+use crate::tally::Tally;
 use crate::test;
 use crate::vm;
 use crate::wasmedge;
@@ -21,8 +23,7 @@ const MODULE: &str = "attack::";
 /// To list the tests.
 const QUERY_DEADLINE: Duration = Duration::from_secs(60);
 
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    let wanted = Wanted::parse(args)?;
+pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     debian::require_root("attack")?;
     debian::install_missing()?;
     leak::adopt_orphans()?;
@@ -30,17 +31,17 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     let built = vm::build()?;
     wasmedge::build()?;
     let program = vm::test_program(&built)?;
-    let names = wanted.names(&list(&program)?);
+    let names = options.names(&list(&program)?);
     ensure!(!names.is_empty(), "no attack has a name with these texts");
     println!("==> attacks with the cgroups of this machine");
     let mut tally = here(
         &program,
-        &cargo::directory_of(&cargo::SHIMS, &built)?,
+        &cargo::directory_of(&shimwright_engines::shims(), &built)?,
         &names,
     )?;
-    if wanted.vm {
+    if !options.no_vm {
         let all = [MODULE.to_owned()];
-        let some = if wanted.texts.is_empty() {
+        let some = if options.texts.is_empty() {
             &all[..]
         } else {
             &names
@@ -48,34 +49,20 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
         tally += vm::run_tests(some)?;
     }
     println!("\n{tally}");
-    Ok(if tally.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(tally.exit_code())
 }
 
-/// What the user asks for.
-#[derive(Debug, PartialEq, Eq)]
-struct Wanted {
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// The attacks whose names hold one of these texts
+    #[arg(value_name = "TEXT")]
     texts: Vec<String>,
-    vm: bool,
+    /// With the cgroups of this machine alone
+    #[arg(long)]
+    no_vm: bool,
 }
 
-impl Wanted {
-    fn parse(args: &[String]) -> Result<Self> {
-        let (options, texts): (Vec<_>, Vec<_>) =
-            args.iter().cloned().partition(|arg| arg.starts_with('-'));
-        ensure!(
-            options.iter().all(|option| option == "--no-vm"),
-            "attack takes texts that names of its tests have, and --no-vm"
-        );
-        Ok(Self {
-            texts,
-            vm: options.is_empty(),
-        })
-    }
-
+impl Options {
     /// The attacks among the names of tests that have one of the texts.
     fn names(&self, all: &[String]) -> Vec<String> {
         let is_wanted = |name: &&String| {
@@ -102,35 +89,28 @@ fn here(program: &Path, shims: &Path, names: &[String]) -> Result<Tally> {
     command.arg("--exact").args(names);
     command.env("SHIMWRIGHT_SHIM_DIR", shims);
     command.env("SHIMWRIGHT_CACHE_DIR", cache.path());
-    test::count(command)
+    Tally::of_some(command, test::DEADLINE)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(words: &[&str]) -> Result<Wanted> {
-        Wanted::parse(&crate::words(words))
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|&word| word.to_owned()).collect()
     }
 
     #[test]
     fn texts_choose_among_the_attacks_alone() {
-        let all = crate::words(&[
+        let all = words(&[
             "attack::spec::wasmi::a",
             "attack::root::wasmi::b",
             "exec::a",
         ]);
-        let names = |texts: &[&str]| parse(texts).unwrap().names(&all);
+        let names = |texts: &[&str]| crate::parse::<Options>(texts).unwrap().names(&all);
         assert_eq!(names(&[]), all[..2]);
         assert_eq!(names(&["::a"]), all[..1]);
         assert_eq!(names(&["spec", "root"]), all[..2]);
         assert!(names(&["exec"]).is_empty());
-    }
-
-    #[test]
-    fn the_emulated_machine_can_be_left_out() {
-        assert!(parse(&[]).unwrap().vm);
-        assert!(!parse(&["spec", "--no-vm"]).unwrap().vm);
-        assert!(parse(&["--exact"]).is_err());
     }
 }

@@ -10,15 +10,14 @@ use std::fs;
 use std::process::ExitCode;
 
 use serde_json::Value;
-
-use crate::debian;
-use crate::error::{Context, Result, ensure};
+use shimwright_testenv::debian;
+use shimwright_testenv::error::{Context, Result, ensure};
 
 use measure::Bench;
-use options::Options;
 
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    let options = Options::parse(args)?;
+pub(crate) use options::Options;
+
+pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     // Before a long run, because a path may be mistyped.
     let baseline = options.baseline.as_ref().map(|path| -> Result<Value> {
         let doing = format!("read {}", path.display());
@@ -33,7 +32,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     debian::install_missing()?;
     debian::install_command("crun", "crun")?;
 
-    let report = Bench::prepare(&options)?.run()?;
+    let report = Bench::prepare(options)?.run()?;
     if let Some(path) = &options.save {
         let text = format!("{report:#}\n");
         fs::write(path, text).context(format_args!("write {}", path.display()))?;

@@ -4,35 +4,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::error::{Context, Result, ensure, error};
-use crate::process::{self, Process};
+use shimwright_testenv::error::{Context, Result, ensure, error};
+use shimwright_testenv::process::{self, Process};
+use shimwright_testenv::workspace;
 
 /// Long enough for a cold build on a slow machine; a build that takes longer hangs.
 pub(crate) const BUILD_DEADLINE: Duration = Duration::from_secs(90 * 60);
 
-/// The shims that the tests run, by the name of their executable.
-pub(crate) const SHIMS: [&str; 4] = [
-    "containerd-shim-wasmtime-v1",
-    "containerd-shim-wasmer-v1",
-    "containerd-shim-wasmedge-v1",
-    "containerd-shim-wasmi-v1",
-];
-
 /// The workspace of the program that calls containerd as a kubelet does.
-pub(crate) const CRI_CLIENT: &str = "xtask/cri/Cargo.toml";
+pub(crate) const CRI_CLIENT: &str = "crates/shimwright-e2e/cri/Cargo.toml";
 
 /// The workspace of the targets for cargo-fuzz.
 pub(crate) const FUZZ_TARGETS: &str = "fuzz/Cargo.toml";
-
-/// The directory of the workspace's `Cargo.toml`.
-///
-/// Asked for when run: clones may share a target directory, and cargo then runs the same
-/// executable in each of them.
-pub(crate) fn workspace_root() -> PathBuf {
-    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-    let xtask = xtask.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")));
-    xtask.parent().map(Path::to_path_buf).unwrap_or(xtask)
-}
 
 /// Where cargo puts what it builds.
 pub(crate) fn target_directory() -> Result<PathBuf> {
@@ -49,7 +32,7 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
 /// The cargo that runs us.
 pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(args).current_dir(workspace_root());
+    command.args(args).current_dir(workspace::root());
     // What `cargo run` sets for us would make build scripts run again.
     for name in [
         "CARGO_MANIFEST_DIR",

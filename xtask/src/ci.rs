@@ -2,22 +2,24 @@
 
 use std::process::{Command, ExitCode};
 
+use shimwright_testenv::debian;
+use shimwright_testenv::error::Result;
+use shimwright_testenv::process;
+
 use crate::cargo::{self, BUILD_DEADLINE};
-use crate::debian;
-use crate::error::Result;
-use crate::process;
 use crate::{test, tidy, wasmedge};
 
 /// Packages and features that are checked by themselves: everything else that is built here is
 /// built together, where a feature that one package forgets is there for another's sake.
-const ALONE: [&[&str]; 6] = [
+///
+/// The facade follows, with each of its engines.
+const ALONE: [&[&str]; 3] = [
     &["-p", "shimwright-core"],
     &["-p", "shimwright-wasmtime", "--no-default-features"],
-    &["-p", "shimwright"],
-    &["-p", "shimwright", "--features", "wasmtime"],
-    &["-p", "shimwright", "--features", "wasmer"],
-    &["-p", "shimwright", "--features", "wasmedge"],
+    &["-p", FACADE],
 ];
+
+const FACADE: &str = "shimwright";
 
 pub(crate) fn main() -> Result<ExitCode> {
     debian::require_root("ci")?;
@@ -49,8 +51,10 @@ pub(crate) fn main() -> Result<ExitCode> {
     ];
     step("lints", cargo::cargo(&clippy))?;
     step("lints of what is linked to libwasmedge", wasmedge::lints()?)?;
-    for alone in ALONE {
-        let check = [&["check", "--release"], alone].concat();
+    let engines = shimwright_engines::installed();
+    let facades = engines.map(|engine| vec!["-p", FACADE, "--features", engine.name]);
+    for alone in ALONE.map(<[&str]>::to_vec).into_iter().chain(facades) {
+        let check = [&["check", "--release"], &alone[..]].concat();
         step(
             &format!("{} alone", alone[1..].join(" ")),
             cargo::cargo(&check),
@@ -66,10 +70,10 @@ pub(crate) fn main() -> Result<ExitCode> {
     doc.env("RUSTDOCFLAGS", "-D warnings");
     step("documentation", doc)?;
     println!("==> tidy");
-    if tidy::main()? != ExitCode::SUCCESS {
+    if tidy::main(tidy::Options::default())? != ExitCode::SUCCESS {
         return Ok(ExitCode::FAILURE);
     }
-    test::main(&[])
+    test::run(true, true)
 }
 
 fn step(name: &str, command: Command) -> Result<()> {

@@ -2,22 +2,20 @@
 //! table and as a page with plots.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use clap::Args;
+use shimwright_engines::Engine;
+use shimwright_testenv::debian;
+use shimwright_testenv::error::{Context, Result, ensure};
+use shimwright_testenv::package::CPYTHON;
+use shimwright_testenv::process::Process;
+
 use crate::cargo;
-use crate::debian;
-use crate::error::{Context, Result, ensure, error};
-use crate::process::Process;
-use crate::programs;
-use crate::sizes::shim;
+use crate::engine;
 use crate::wasmedge;
-
-const ENGINES: [&str; 4] = ["wasmtime", "wasmer", "wasmedge", "wasmi"];
-
-/// The one with shared libraries, which may not be had.
-const WASMEDGE: &str = "wasmedge";
 
 const PROGRAM: &str = "compare";
 
@@ -27,108 +25,58 @@ const DEADLINE: Duration = Duration::from_secs(2 * 60 * 60);
 /// How long it may take to clean up when it is interrupted.
 const GRACE: Duration = Duration::from_secs(30);
 
-#[derive(Debug, PartialEq, Eq)]
-struct Options {
-    engines: Vec<String>,
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// An engine, instead of all
+    #[arg(long = "engine", value_name = "NAME", value_parser = engine::any())]
+    engines: Vec<&'static Engine>,
+    /// The page with plots
+    #[arg(long, value_name = "FILE", default_value = "compare.html")]
     output: PathBuf,
+    /// Fewer samples of everything
+    #[arg(long)]
     quick: bool,
-    /// A program of the user's and its arguments.
-    app: Option<(PathBuf, Vec<String>)>,
+    /// A program of yours and its arguments; without one the samples are run
+    #[arg(value_name = "APP.WASM", trailing_var_arg = true)]
+    app: Vec<PathBuf>,
 }
 
-impl Options {
-    /// Options come before the program, because what follows it is its own.
-    fn parse(args: &[String]) -> Result<Self> {
-        let mut options = Self {
-            engines: Vec::new(),
-            output: "compare.html".into(),
-            quick: false,
-            app: None,
-        };
-        let mut args = args.iter();
-        while let Some(word) = args.next() {
-            let mut value = || args.next().ok_or_else(|| error!("{word} needs a value"));
-            match word.as_str() {
-                "--engine" => {
-                    let engine = value()?;
-                    ensure!(
-                        ENGINES.contains(&engine.as_str()),
-                        "there is no engine {engine}, but {}",
-                        ENGINES.join(", ")
-                    );
-                    options.engines.push(engine.clone());
-                }
-                "--output" => options.output = value()?.into(),
-                "--quick" => options.quick = true,
-                unknown if unknown.starts_with('-') => {
-                    return Err(error!(
-                        "compare does not know {unknown}, but --engine, --output and --quick, \
-                         before the program"
-                    ));
-                }
-                app => {
-                    options.app = Some((app.into(), args.by_ref().cloned().collect()));
-                }
-            }
-        }
-        if options.engines.is_empty() {
-            options.engines = ENGINES.map(str::to_owned).into();
-        }
-        Ok(options)
-    }
-}
-
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    let options = Options::parse(args)?;
-    if let Some((app, _)) = &options.app {
+pub(crate) fn main(options: Options) -> Result<ExitCode> {
+    let engines = engine::or_all(&options.engines);
+    if let Some(app) = options.app.first() {
         // Before a long build, because the path may be mistyped.
         ensure!(app.is_file(), "there is no {}", app.display());
     }
     debian::require_root("compare")?;
     debian::install_missing()?;
     println!("==> building the shims");
-    let shims = options.engines.iter().map(|engine| shim(engine));
-    let shims: Vec<String> = shims.collect();
-    let mut names: Vec<&str> = shims.iter().map(String::as_str).collect();
+    let mut names: Vec<_> = engines.iter().map(|engine| engine.shim).collect();
     names.push(PROGRAM);
     let built = cargo::build_binaries(&names)?;
 
     let mut compare = Command::new(built.join(PROGRAM));
-    for engine in &options.engines {
-        let found = if engine == WASMEDGE {
-            wasmedge::build().map(drop)
-        } else {
-            Ok(())
-        };
-        match found {
-            Ok(()) => {
-                let path = built.join(shim(engine));
-                compare
-                    .arg("--engine")
-                    .arg(format!("{engine}={}", path.display()));
-            }
-            Err(reason) => {
-                compare.arg("--absent").arg(format!("{engine}={reason}"));
-            }
-        }
+    for engine in &engines {
+        add(&mut compare, engine, &built);
     }
     let files = tempfile::Builder::new().prefix("shimwright-").tempdir()?;
-    if let Some((app, words)) = &options.app {
+    if let Some((app, words)) = options.app.split_first() {
         compare.arg("--app").arg(app);
-        compare.args(words.iter().flat_map(|word| ["--app-arg", word]));
+        for word in words {
+            compare.arg("--app-arg").arg(word);
+        }
     } else {
         let python = files.path().join("python.wasm");
-        fs::write(&python, programs::python()?).context("write CPython down")?;
+        fs::write(&python, CPYTHON.read()?).context("write CPython down")?;
         compare.arg("--python").arg(python);
     }
     if options.quick {
         compare.arg("--quick");
     }
     compare.arg("--output").arg(&options.output);
-    let line = ["cargo", "xtask", "compare"].map(str::to_owned);
+    let words: Vec<_> = std::env::args().skip(1).collect();
     compare
         .arg("--command")
-        .arg([&line, args].concat().join(" "));
+        .arg(format!("cargo xtask {}", words.join(" ")));
     let finished = Process::spawn_as_is(compare)?.finish_or_ask(DEADLINE, GRACE)?;
     ensure!(
         finished.code == 0,
@@ -138,47 +86,55 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Adds an engine, or why it is not there: its shared libraries may not be to be had.
+fn add(compare: &mut Command, engine: &Engine, built: &Path) {
+    let found = if engine.has_libraries {
+        wasmedge::build().map(drop)
+    } else {
+        Ok(())
+    };
+    let name = engine.name;
+    match found {
+        Ok(()) => {
+            let path = built.join(engine.shim);
+            compare.args(["--engine", &format!("{name}={}", path.display())]);
+        }
+        Err(reason) => {
+            compare.args(["--absent", &format!("{name}={reason}")]);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(words: &[&str]) -> Result<Options> {
-        Options::parse(&crate::words(words))
+    fn parse(words: &[&str]) -> std::result::Result<Options, clap::Error> {
+        crate::parse(words)
+    }
+
+    fn names(options: &Options) -> Vec<&'static str> {
+        let engines = engine::or_all(&options.engines);
+        engines.iter().map(|engine| engine.name).collect()
     }
 
     #[test]
     fn every_engine_is_compared_unless_some_are_named() {
-        assert_eq!(parse(&[]).unwrap().engines, ENGINES);
+        let all = names(&parse(&[]).unwrap());
+        assert_eq!(all.len(), shimwright_engines::ALL.len());
         let some = parse(&["--engine", "wasmi", "--engine", "wasmer"]).unwrap();
-        assert_eq!(some.engines, ["wasmi", "wasmer"]);
+        assert_eq!(names(&some), ["wasmi", "wasmer"]);
+        assert!(parse(&["--engine", "v8"]).is_err());
     }
 
     #[test]
     fn what_follows_the_program_is_its_own() {
         let options = parse(&["--output", "x.html", "app.wasm", "--engine", "b"]).unwrap();
-        let words = ["--engine", "b"].map(str::to_owned).into();
-        assert_eq!(options.app, Some(("app.wasm".into(), words)));
+        assert_eq!(
+            options.app,
+            ["app.wasm", "--engine", "b"].map(PathBuf::from)
+        );
         assert_eq!(options.output, PathBuf::from("x.html"));
-        assert_eq!(options.engines, ENGINES);
-    }
-
-    #[test]
-    fn what_has_no_meaning_is_named() {
-        for (words, name) in [
-            (&["--nonsense"][..], "--nonsense"),
-            (&["--engine"], "--engine"),
-            (&["--engine", "v8"], "v8"),
-            (&["--output"], "--output"),
-        ] {
-            let error = parse(words).unwrap_err().to_string();
-            assert!(error.contains(name), "{error}");
-        }
-    }
-
-    #[test]
-    fn every_engine_has_a_shim_that_is_built() {
-        for engine in ENGINES {
-            assert!(cargo::SHIMS.contains(&shim(engine).as_str()), "{engine}");
-        }
+        assert!(options.engines.is_empty());
     }
 }

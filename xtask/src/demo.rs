@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::cargo::{self, SHIMS};
-use crate::containerd::{Containerd, Release};
-use crate::debian;
-use crate::e2e;
-use crate::error::{Context, Result};
-use crate::image::{Entry, Image};
-use crate::process;
+use clap::Args;
+use shimwright_engines::DEFAULT;
+use shimwright_testenv::containerd::{Containerd, Release};
+use shimwright_testenv::debian;
+use shimwright_testenv::error::{Context, Result};
+use shimwright_testenv::image::{Entry, Image};
+use shimwright_testenv::process;
+
+use crate::cargo;
+use crate::guests;
 
 const IMAGE: &str = "demo.invalid/app:1";
 const ID: &str = "demo";
@@ -18,18 +21,25 @@ const ID: &str = "demo";
 /// A server may be watched for a while; Ctrl-C ends it sooner.
 const DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// A program of yours and its arguments; without one a guest of the tests greets you
+    #[arg(value_name = "APP.WASM", trailing_var_arg = true)]
+    app: Vec<PathBuf>,
+}
+
+pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     debian::require_root("demo")?;
-    let (app, args) = match args.split_first() {
-        Some((path, args)) => (Some(PathBuf::from(path)), args),
-        None => (None, args),
+    let (app, args) = match options.app.split_first() {
+        Some((app, args)) => (Some(app), args),
+        None => (None, &[][..]),
     };
     // Before a long build, because the path may be mistyped.
-    let wasm = app.as_ref().map(|path| read(path)).transpose()?;
+    let wasm = app.map(|path| read(path)).transpose()?;
 
     debian::install_missing()?;
-    println!("==> building {}", SHIMS[0]);
-    let shims = cargo::build_binaries(&SHIMS[..1])?;
+    println!("==> building {}", DEFAULT.shim);
+    let shims = cargo::build_binaries(&[DEFAULT.shim])?;
     let (name, wasm) = match (app, wasm) {
         (Some(path), Some(wasm)) => (
             path.file_name()
@@ -41,30 +51,7 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
         _ => ("hello.wasm".to_owned(), sample()?),
     };
 
-    println!("==> starting a containerd of our own");
-    let containerd = Containerd::start(Release::V1_7, &[&shims])?;
-    println!("==> packing {name} into an image");
-    let entrypoint = format!("/{name}");
-    containerd.import(&Image::of_files(
-        IMAGE,
-        &[entrypoint.as_str()],
-        vec![Entry::file(name.as_str(), wasm)],
-    ))?;
-
-    let mut ctr = containerd.ctr_run("io.containerd.wasmtime.v1");
-    ctr.args(["--rm", IMAGE, ID]);
-    if !args.is_empty() {
-        ctr.arg(&entrypoint).args(args);
-    }
-    println!("==> ctr run --rm --runtime=io.containerd.wasmtime.v1 {IMAGE} {ID}\n");
-    let begin = Instant::now();
-    let code = process::Process::spawn_as_is(ctr)?.finish(DEADLINE)?.code;
-    let milliseconds = begin.elapsed().as_millis();
-    println!("\n==> {name} ended with exit code {code} after {milliseconds} ms");
-    println!("==> stopping containerd and removing everything it made");
-    let ground_is_clean = containerd.ground().await_clean(Duration::from_secs(5));
-    drop(containerd);
-    ground_is_clean?;
+    let code = run(&shims, &name, wasm, args)?;
     println!(
         "\n\
          What to try next:\n  \
@@ -79,6 +66,38 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     })
 }
 
+/// Runs a program with a containerd of its own, and returns its exit code.
+fn run(shims: &Path, name: &str, wasm: Vec<u8>, args: &[PathBuf]) -> Result<i32> {
+    println!("==> starting a containerd of our own");
+    let containerd = Containerd::start(Release::V1_7, &[shims])?;
+    println!("==> packing {name} into an image");
+    let entrypoint = format!("/{name}");
+    containerd.import(&Image::of_files(
+        IMAGE,
+        &[entrypoint.as_str()],
+        vec![Entry::file(name, wasm)],
+    ))?;
+
+    let mut ctr = containerd.ctr_run(DEFAULT.runtime);
+    ctr.args(["--rm", IMAGE, ID]);
+    if !args.is_empty() {
+        ctr.arg(&entrypoint).args(args);
+    }
+    println!(
+        "==> ctr run --rm --runtime={} {IMAGE} {ID}\n",
+        DEFAULT.runtime
+    );
+    let begin = Instant::now();
+    let code = process::Process::spawn_as_is(ctr)?.finish(DEADLINE)?.code;
+    let milliseconds = begin.elapsed().as_millis();
+    println!("\n==> {name} ended with exit code {code} after {milliseconds} ms");
+    println!("==> stopping containerd and removing everything it made");
+    let ground_is_clean = containerd.ground().await_clean(Duration::from_secs(5));
+    drop(containerd);
+    ground_is_clean?;
+    Ok(code)
+}
+
 fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).context(format_args!("read {}", path.display()))
 }
@@ -87,6 +106,6 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 fn sample() -> Result<Vec<u8>> {
     println!("==> building the sample program");
     let directory = tempfile::tempdir()?;
-    e2e::export_guests(directory.path())?;
+    guests::export(directory.path())?;
     read(&directory.path().join("hello.wasm"))
 }

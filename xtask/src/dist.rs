@@ -6,63 +6,54 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use clap::Args;
+use shimwright_engines::Engine;
+use shimwright_testenv::debian;
+use shimwright_testenv::error::{Context, Result};
+use shimwright_testenv::process;
+
 use crate::cargo;
-use crate::debian;
-use crate::error::{Context, Result, error};
-use crate::process;
+use crate::engine;
 use crate::sizes;
 use crate::wasmedge;
-
-/// The shims that are installed, by the name of their engine.
-const ENGINES: [&str; 3] = ["wasmtime", "wasmer", "wasmedge"];
 
 /// For one call of a tool that reads and writes one executable.
 const TOOL_DEADLINE: Duration = Duration::from_secs(120);
 
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    let (prefix, engines) = parse(args)?;
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Where bin and lib are made
+    directory: PathBuf,
+    /// An engine, instead of all
+    #[arg(long = "engine", value_name = "NAME", value_parser = engine::installed())]
+    engines: Vec<&'static Engine>,
+}
+
+pub(crate) fn main(options: &Options) -> Result<ExitCode> {
+    let prefix = std::path::absolute(&options.directory)?;
+    let engines = match &options.engines[..] {
+        [] => shimwright_engines::installed().collect(),
+        some => some.to_vec(),
+    };
     debian::install_missing()?;
-    let names: Vec<String> = engines.iter().map(|engine| sizes::shim(engine)).collect();
-    println!("==> building {}, which takes a while", engines.join(", "));
+    let names: Vec<_> = engines.iter().map(|engine| engine.name).collect();
+    println!("==> building {}, which takes a while", names.join(", "));
     let mut build = vec!["build", "--profile", "dist", "--workspace"];
-    build.extend(names.iter().flat_map(|name| ["--bin", name.as_str()]));
+    build.extend(engines.iter().flat_map(|engine| ["--bin", engine.shim]));
     let built = cargo::build(&build)?;
-    for name in &names {
-        let path = cargo::directory_of(&[name], &built)?.join(name);
+    for engine in &engines {
+        let path = cargo::directory_of(&[engine.shim], &built)?.join(engine.shim);
         install(&path, &prefix)?;
     }
-    if engines.contains(&"wasmedge") {
-        wasmedge::main(&["--prefix".to_owned(), prefix.display().to_string()])?;
+    if engines.iter().any(|engine| engine.has_libraries) {
+        wasmedge::install(&prefix)?;
     }
     println!("==> the shims are in {}", prefix.join("bin").display());
     for engine in engines {
-        let path = prefix.join("bin").join(sizes::shim(engine));
-        println!("  {engine}: {}", sizes::told(sizes::of(&path)?));
+        let path = prefix.join("bin").join(engine.shim);
+        println!("  {}: {}", engine.name, sizes::told(sizes::of(&path)?));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn parse(args: &[String]) -> Result<(PathBuf, Vec<&'static str>)> {
-    const FORM: &str = "dist takes DIRECTORY [--engine wasmtime|wasmer|wasmedge]...";
-    let (prefix, rest) = args.split_first().ok_or_else(|| error!("{FORM}"))?;
-    if prefix.starts_with('-') {
-        return Err(error!("{FORM}"));
-    }
-    let mut engines = Vec::new();
-    for pair in rest.chunks(2) {
-        let [option, name] = pair else {
-            return Err(error!("{FORM}"));
-        };
-        let known = ENGINES.into_iter().find(|engine| engine == name);
-        match known.filter(|_| option == "--engine") {
-            Some(engine) => engines.push(engine),
-            None => return Err(error!("{FORM}")),
-        }
-    }
-    if engines.is_empty() {
-        engines = ENGINES.to_vec();
-    }
-    Ok((std::path::absolute(prefix)?, engines))
 }
 
 /// Puts an executable into `PREFIX/bin` and its symbols into `PREFIX/lib/debug/bin`, where
@@ -97,36 +88,18 @@ fn tool(program: &str, args: &[&Path]) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn parsed(words: &[&str]) -> Result<(PathBuf, Vec<&'static str>)> {
-        parse(
-            &words
-                .iter()
-                .map(|&word| word.to_owned())
-                .collect::<Vec<_>>(),
-        )
-    }
-
     #[test]
-    fn all_engines_are_built_unless_some_are_named() {
-        let (prefix, engines) = parsed(&["/usr/local"]).unwrap();
-        assert_eq!(
-            (prefix.as_path(), &engines[..]),
-            (Path::new("/usr/local"), &ENGINES[..])
-        );
-        let (_, engines) = parsed(&["out", "--engine", "wasmer"]).unwrap();
-        assert_eq!(engines, ["wasmer"]);
-    }
-
-    #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn an_engine_that_is_not_installed_is_refused() {
+        let parse = crate::parse::<Options>;
+        let one = parse(&["out", "--engine", "wasmer"]).unwrap();
+        assert_eq!((one.engines.len(), one.engines[0].name), (1, "wasmer"));
         for words in [
             &[][..],
             &["--engine", "wasmer"],
-            &["out", "--engine"],
-            &["out", "--engine", "v8"],
-            &["out", "wasmer", "x"],
+            &["out", "--engine", "wasmi"],
+            &["out", "wasmer"],
         ] {
-            assert!(parsed(words).is_err(), "{words:?}");
+            assert!(parse(words).is_err(), "{words:?}");
         }
     }
 }

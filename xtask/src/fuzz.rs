@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Args;
+use shimwright_testenv::error::{Context, Result, ensure, error};
+use shimwright_testenv::process;
+
 use crate::cargo::{self, BUILD_DEADLINE};
-use crate::error::{Context, Result, ensure, error};
-use crate::process;
 
 /// The directory of the targets, below that of the workspace.
 const DIRECTORY: &str = "fuzz";
@@ -17,10 +19,20 @@ const QUERY_DEADLINE: Duration = Duration::from_secs(60);
 /// How long one input may take, in seconds.
 const PATIENCE: &str = "-timeout=10";
 
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    let arguments = Arguments::parse(args)?;
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    // libFuzzer takes 0 for ever.
+    /// For each target
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// The only one
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
+}
+
+pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     let targets = targets()?;
-    if let Some(name) = &arguments.target {
+    if let Some(name) = &options.target {
         let known = targets.join(", ");
         ensure!(
             targets.contains(name),
@@ -31,10 +43,10 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     version
         .and_then(process::Finished::success)
         .map_err(|_| error!("{REMEDY}"))?;
-    let is_chosen = |name: &&String| arguments.target.as_ref().is_none_or(|only| only == *name);
+    let is_chosen = |name: &&String| options.target.as_ref().is_none_or(|only| only == *name);
     for target in targets.iter().filter(is_chosen) {
         println!("==> {target}");
-        run(target, arguments.seconds)?;
+        run(target, options.seconds)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -57,7 +69,9 @@ fn run(target: &str, seconds: u64) -> Result<()> {
 
 /// The names of all targets, in order.
 fn targets() -> Result<Vec<String>> {
-    let directory = cargo::workspace_root().join(DIRECTORY).join("fuzz_targets");
+    let directory = shimwright_testenv::workspace::root()
+        .join(DIRECTORY)
+        .join("fuzz_targets");
     let files = std::fs::read_dir(&directory);
     let files = files.context(format_args!("read {}", directory.display()))?;
     let mut names = Vec::new();
@@ -75,51 +89,17 @@ fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Arguments {
-    /// For each target.
-    seconds: u64,
-    target: Option<String>,
-}
-
-impl Arguments {
-    fn parse(args: &[String]) -> Result<Self> {
-        let mut arguments = Self {
-            seconds: 10,
-            target: None,
-        };
-        let mut words = args.iter();
-        while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or_else(|| error!("{word} needs a value"));
-            match word.as_str() {
-                "--seconds" => {
-                    let text = value()?;
-                    let seconds = text.parse().ok().filter(|&seconds| seconds > 0);
-                    arguments.seconds = seconds.ok_or_else(|| error!("not a time: {text}"))?;
-                }
-                "--target" => arguments.target = Some(value()?.clone()),
-                _ => return Err(error!("fuzz takes --seconds N and --target NAME")),
-            }
-        }
-        Ok(arguments)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(words: &[&str]) -> Result<Arguments> {
-        Arguments::parse(&crate::words(words))
-    }
-
     #[test]
     fn a_target_has_ten_seconds_unless_told_otherwise() {
+        let parse = crate::parse::<Options>;
         let all = parse(&[]).unwrap();
         assert_eq!((all.seconds, all.target), (10, None));
         let one = parse(&["--target", "uri", "--seconds", "300"]).unwrap();
         assert_eq!((one.seconds, one.target.as_deref()), (300, Some("uri")));
-        // libFuzzer takes 0 for ever.
         for wrong in [&["--seconds", "0"][..], &["--seconds"], &["uri"]] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
@@ -130,7 +110,7 @@ mod tests {
         let targets = targets().unwrap();
         assert!(targets.len() > 1);
         for target in targets {
-            let corpus = cargo::workspace_root()
+            let corpus = shimwright_testenv::workspace::root()
                 .join(DIRECTORY)
                 .join("corpus")
                 .join(&target);

@@ -10,21 +10,14 @@ mod cargo;
 mod chaos;
 mod ci;
 mod compare;
-mod containerd;
-mod debian;
 mod demo;
 mod dist;
-mod docker;
 mod e2e;
-mod error;
+mod engine;
 mod fuzz;
-mod image;
-mod leak;
-mod network;
-mod process;
-mod programs;
-mod setup;
+mod guests;
 mod sizes;
+mod tally;
 mod test;
 mod tidy;
 mod vm;
@@ -33,47 +26,62 @@ mod wasmedge;
 
 use std::process::ExitCode;
 
-use crate::error::{Result, error};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use shimwright_testenv::error::Result;
+use shimwright_testenv::{debian, process};
 
-const USAGE: &str = "\
-usage: cargo xtask <command>
+/// What developers, CI and the curious run. Those with (root) start containers.
+#[derive(Debug, Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask")]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
 
-  demo [app.wasm [args...]]     run a WebAssembly program with containerd, from nothing (root)
-  test [--unit-only|--e2e-only] every test there is (root)
-  e2e [--containerd 1.6|1.7|2.x] [--only TEXT]
-                                the tests on real containerd alone (root)
-  e2e --methods                 print which of them shows each method of the Task service
-  chaos [--seconds N] [--seed N] [--fault TEXT]
-                                faults in every step of a container's life, and what they leave (root)
-  attack [TEXT...] [--no-vm]    the tests that attack the node, or those whose names have one of these
-                                texts, with the cgroups of this machine and in the machine of vm (root)
-  vm [TEXT...]                  tests of the shims whose names have one of these texts, by default those
-                                about cgroups, attacks, and all of one engine, in an emulated machine with
-                                cgroup v2 only (root)
-  vm --chaos [ARGS]             chaos in that machine, whose clock may jump, with its arguments (root)
-  fuzz [--seconds N] [--target NAME]
-                                the parsers of what others hand us, 10 seconds each, with cargo-fuzz
-  programs [--only TEXT]        CPython, QuickJS, Ruby and others on every engine but WasmEdge (root)
-  programs --markdown           print which of them runs on which engine
-  wasi-testsuite DIRECTORY... [--engine wasmtime|wasmer|wasmi] [--only TEXT] [--list]
-                                tests as of WebAssembly/wasi-testsuite, the same engines (root)
-  bench [--quick] [--shim PATH] [--peer PATH] [--wasmtime PATH] [--containers N] [--only TEXT]
-        [--save FILE] [--baseline FILE]
-                                every scenario of the benchmarks, and which targets are met (root)
-  compare [--engine NAME]... [--output FILE] [--quick] [app.wasm [args...]]
-                                the engines on sample programs or on yours, with plots (root)
-  tidy                          check what compilers cannot
-  ci                            format, lints, each crate alone, documentation, tidy, test (root)
-  dist DIRECTORY [--engine NAME]...
-                                the shims to install, smaller and slower to build: DIRECTORY/bin and
-                                DIRECTORY/lib
-  wasmedge [--prefix DIRECTORY] the shared libraries of the WasmEdge shim, built beside it, or
-                                below DIRECTORY/lib
-  wasmedge --test [ARGS]        the tests of that engine, with cargo's arguments
-  setup                         install the Debian packages that the above need (root)";
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a WebAssembly program with containerd, from nothing (root)
+    Demo(demo::Options),
+    /// Every test there is (root)
+    Test(test::Options),
+    /// The tests on real containerd alone (root)
+    E2e(e2e::Options),
+    /// Faults in every step of a container's life, and what they leave (root)
+    Chaos(chaos::Options),
+    /// The tests that attack the node, with the cgroups of this machine and in that of `vm` (root)
+    Attack(attack::Options),
+    /// Tests of the shims, or chaos, in an emulated machine with cgroup v2 only (root)
+    Vm(vm::Options),
+    /// The parsers of what others hand us, with cargo-fuzz
+    Fuzz(fuzz::Options),
+    /// CPython, QuickJS, Ruby and others on every engine (root)
+    Programs(e2e::ProgramOptions),
+    /// Tests as of WebAssembly/wasi-testsuite, on every engine (root)
+    WasiTestsuite(wasi_testsuite::Options),
+    /// Every scenario of the benchmarks, and which targets are met (root)
+    Bench(bench::Options),
+    /// The engines on sample programs or on yours, with plots (root)
+    Compare(compare::Options),
+    /// Check what compilers cannot
+    Tidy(tidy::Options),
+    /// Format, lints, each crate alone, documentation, tidy, test (root)
+    Ci,
+    /// The shims to install, smaller and slower to build: DIRECTORY/bin and DIRECTORY/lib
+    Dist(dist::Options),
+    /// The shared libraries of the WasmEdge shim, or the tests that need them
+    Wasmedge(wasmedge::Options),
+    /// Install the Debian packages that the others need (root)
+    Setup,
+    /// Print completions for a shell, of a command `xtask`: alias it to `cargo xtask`
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
 
 fn main() -> ExitCode {
-    match dispatch(&std::env::args().skip(1).collect::<Vec<_>>()) {
+    match dispatch(CommandLine::parse()) {
         Ok(code) => code,
         Err(err) => {
             eprintln!("error: {err}");
@@ -82,38 +90,51 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(args: &[String]) -> Result<ExitCode> {
+fn dispatch(line: CommandLine) -> Result<ExitCode> {
     process::catch_interrupts()?;
-    let (command, args) = args
-        .split_first()
-        .map_or(("help", args), |(c, rest)| (c.as_str(), rest));
+    let Some(command) = line.command else {
+        CommandLine::command().print_help()?;
+        return Ok(ExitCode::SUCCESS);
+    };
     match command {
-        "demo" => demo::main(args),
-        "test" => test::main(args),
-        "e2e" => e2e::main(args),
-        "attack" => attack::main(args),
-        "chaos" => chaos::main(args),
-        "fuzz" => fuzz::main(args),
-        "programs" => programs::main(args),
-        "wasi-testsuite" => wasi_testsuite::main(args),
-        "bench" => bench::main(args),
-        "compare" => compare::main(args),
-        "tidy" => tidy::main(),
-        "vm" => vm::main(args),
-        "ci" => ci::main(),
-        "dist" => dist::main(args),
-        "setup" => setup::main(),
-        "wasmedge" => wasmedge::main(args),
-        "help" | "--help" | "-h" => {
-            println!("{USAGE}");
+        Command::Demo(options) => demo::main(&options),
+        Command::Test(options) => test::main(&options),
+        Command::E2e(options) => e2e::main(&options),
+        Command::Chaos(options) => chaos::main(&options),
+        Command::Attack(options) => attack::main(&options),
+        Command::Vm(options) => vm::main(options),
+        Command::Fuzz(options) => fuzz::main(&options),
+        Command::Programs(options) => e2e::programs(&options),
+        Command::WasiTestsuite(options) => wasi_testsuite::main(&options),
+        Command::Bench(options) => bench::main(&options),
+        Command::Compare(options) => compare::main(options),
+        Command::Tidy(options) => tidy::main(options),
+        Command::Ci => ci::main(),
+        Command::Dist(options) => dist::main(&options),
+        Command::Wasmedge(options) => wasmedge::main(&options),
+        Command::Setup => debian::install_missing().map(|()| ExitCode::SUCCESS),
+        Command::Completions { shell } => {
+            let mut command = CommandLine::command().bin_name("xtask");
+            clap_complete::generate(shell, &mut command, "xtask", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
-        unknown => Err(error!("there is no command `{unknown}`\n\n{USAGE}")),
     }
 }
 
-/// Words as a command of this program is given them.
+/// The options of a command, of its words.
 #[cfg(test)]
-fn words(words: &[&str]) -> Vec<String> {
-    words.iter().map(|&word| word.to_owned()).collect()
+fn parse<T: clap::Args>(words: &[&str]) -> std::result::Result<T, clap::Error> {
+    let command = T::augment_args(clap::Command::new("command"));
+    let words = ["command"].iter().chain(words);
+    T::from_arg_matches(&command.try_get_matches_from(words)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        CommandLine::command().debug_assert();
+    }
 }

@@ -2,22 +2,10 @@
 
 use std::path::Path;
 
-use crate::e2e::Tally;
-use crate::error::{Context, Result};
+use shimwright_engines::Engine;
+use shimwright_testenv::error::{Context, Result};
 
-/// The most that a shim of the release profile may have, in MiB of its file: a twentieth more than
-/// it had when the number was written.
-const BUDGETS: [(&str, u64); 4] = [
-    ("wasmtime", 49),
-    ("wasmer", 53),
-    ("wasmedge", 20),
-    ("wasmi", 25),
-];
-
-/// The name of a shim's executable.
-pub(crate) fn shim(engine: &str) -> String {
-    format!("containerd-shim-{engine}-v1")
-}
+use crate::tally::Tally;
 
 /// The size of a file in bytes.
 pub(crate) fn of(path: &Path) -> Result<u64> {
@@ -35,15 +23,17 @@ pub(crate) fn told(bytes: u64) -> String {
 /// A test for each shim in `directory`.
 pub(crate) fn check(directory: &Path) -> Result<Tally> {
     let mut tally = Tally::default();
-    for (engine, most) in BUDGETS {
-        let bytes = of(&directory.join(shim(engine)))?;
-        let what = format!("{} is {} and at most {most} MiB", shim(engine), told(bytes));
-        if bytes <= most << 20 {
+    for &Engine { shim, budget, .. } in shimwright_engines::ALL {
+        let bytes = of(&directory.join(shim))?;
+        let what = format!("{shim} is {} and at most {budget} MiB", told(bytes));
+        if bytes <= budget << 20 {
             println!("  ok      {what}");
             tally.passed += 1;
         } else {
             println!("  FAILED  {what}");
-            println!("      find out what has grown, or raise the budget in xtask/src/sizes.rs");
+            println!(
+                "      find out what has grown, or raise the budget in crates/shimwright-engines"
+            );
             tally.failed += 1;
         }
     }
@@ -57,15 +47,19 @@ mod tests {
     #[test]
     fn a_shim_beyond_its_budget_fails() {
         let directory = tempfile::tempdir().unwrap();
-        for (engine, most) in BUDGETS {
-            let file = std::fs::File::create(directory.path().join(shim(engine))).unwrap();
-            file.set_len(most << 20).unwrap();
+        for engine in shimwright_engines::ALL {
+            let file = std::fs::File::create(directory.path().join(engine.shim)).unwrap();
+            file.set_len(engine.budget << 20).unwrap();
         }
         let tally = check(directory.path()).unwrap();
-        assert_eq!((tally.passed, tally.failed), (4, 0));
-        let file = directory.path().join(shim("wasmi"));
+        assert_eq!(
+            (tally.passed, tally.failed),
+            (shimwright_engines::ALL.len(), 0)
+        );
+        let engine = shimwright_engines::DEFAULT;
+        let file = directory.path().join(engine.shim);
         let file = std::fs::File::options().write(true).open(file).unwrap();
-        file.set_len((25 << 20) + 1).unwrap();
+        file.set_len((engine.budget << 20) + 1).unwrap();
         assert_eq!(check(directory.path()).unwrap().failed, 1);
     }
 }

@@ -1,34 +1,43 @@
 //! `cargo xtask test`: every test there is, in the release profile, and what they leave behind.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
+
+use clap::Args;
+use shimwright_testenv::debian;
+use shimwright_testenv::error::Result;
+use shimwright_testenv::leak;
+use shimwright_testenv::process;
 
 use crate::cargo;
 use crate::chaos;
-use crate::debian;
-use crate::e2e::{self, Selection, Tally};
-use crate::error::{Result, ensure, error};
-use crate::leak;
-use crate::process::{self, Process};
-use crate::programs;
+use crate::e2e::Suite;
 use crate::sizes;
+use crate::tally::Tally;
 use crate::vm;
 use crate::wasmedge;
 
 /// For all tests without containerd, once they are built.
-const DEADLINE: Duration = Duration::from_secs(20 * 60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20 * 60);
 
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    let (unit, end_to_end) = match args {
-        [] => (true, true),
-        [only] if only == "--unit-only" => (true, false),
-        [only] if only == "--e2e-only" => (false, true),
-        _ => return Err(error!("test takes --unit-only, --e2e-only or nothing")),
-    };
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Only the tests without containerd
+    #[arg(long, conflicts_with = "e2e_only")]
+    unit_only: bool,
+    /// Only those on containerd
+    #[arg(long)]
+    e2e_only: bool,
+}
+
+pub(crate) fn main(options: &Options) -> Result<ExitCode> {
+    run(!options.e2e_only, !options.unit_only)
+}
+
+/// Runs the tests without containerd, those on it, or both.
+pub(crate) fn run(unit: bool, end_to_end: bool) -> Result<ExitCode> {
     // Also for unit tests: those of the sandbox create namespaces and mounts.
     debian::require_root("test")?;
     debian::install_missing()?;
@@ -45,21 +54,18 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
         tally += cargo_test(&shims)?;
         tally += chaos::test(&shims)?;
         tally += vm::test()?;
-        tally += count(wasmedge::tests(&[])?)?;
+        tally += Tally::of_some(wasmedge::tests(&[])?, DEADLINE)?;
         tally += nothing_left(&before)?;
     }
     if end_to_end {
-        tally += e2e::run(&Selection::all(), Some(&shims))?;
-        tally += programs::run(&shims, None)?;
+        let suite = Suite::built_in(&shims)?;
+        tally += suite.cases(&[])?;
+        tally += suite.programs(None)?;
         tally += nothing_left(&before)?;
     }
     let seconds = begin.elapsed().as_secs();
     println!("\nin {} min {} s:\n{tally}", seconds / 60, seconds % 60);
-    Ok(if tally.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(tally.exit_code())
 }
 
 /// Builds every target with one choice of features, and returns the shims' directory.
@@ -71,7 +77,7 @@ fn build() -> Result<std::path::PathBuf> {
         "--all-targets",
         "--all-features",
     ])?;
-    cargo::directory_of(&cargo::SHIMS, &built)
+    cargo::directory_of(&shimwright_engines::shims(), &built)
 }
 
 /// Runs `cargo test` and counts what it reports.
@@ -87,61 +93,7 @@ fn cargo_test(shims: &Path) -> Result<Tally> {
     let cache = tempfile::Builder::new().prefix("shimwright-").tempdir()?;
     command.env("SHIMWRIGHT_SHIM_DIR", shims);
     command.env("SHIMWRIGHT_CACHE_DIR", cache.path());
-    count(command)
-}
-
-/// Runs a program of tests and counts what it reports.
-pub(crate) fn count(mut command: Command) -> Result<Tally> {
-    let (reader, writer) = std::io::pipe()?;
-    command.stdout(Stdio::from(writer));
-    let process = Process::spawn_as_is(command)?;
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut tally = Tally::default();
-        for line in BufReader::new(reader)
-            .lines()
-            .map_while(std::result::Result::ok)
-        {
-            println!("{line}");
-            tally += reported(&line).unwrap_or_default();
-        }
-        // The receiver is gone only if the deadline has passed.
-        let _ = sender.send(tally);
-    });
-    let code = process.finish(DEADLINE)?.code;
-    let mut tally = receiver.recv_timeout(Duration::from_secs(5)).map_err(|_| {
-        error!("cargo test has ended, but something it left behind holds its stdout open")
-    })?;
-    ensure!(
-        tally.passed + tally.failed > 0,
-        "cargo test ended with {code} and has run no test"
-    );
-    if code != 0 && tally.failed == 0 {
-        println!("cargo test ended with {code} although no test has failed");
-        tally.failed += 1;
-    }
-    Ok(tally)
-}
-
-/// The numbers of a line such as `test result: ok. 3 passed; 0 failed; 0 ignored; ...`.
-pub(crate) fn reported(line: &str) -> Option<Tally> {
-    let line = line.strip_prefix("test result:")?;
-    let number_before = |word: &str| {
-        let mut words = line.split([' ', ';']).filter(|word| !word.is_empty());
-        let mut last = None;
-        words.find_map(|found| {
-            if found == word {
-                last
-            } else {
-                last = found.parse().ok();
-                None
-            }
-        })
-    };
-    Some(Tally {
-        passed: number_before("passed")?,
-        failed: number_before("failed")?,
-    })
+    Tally::of_some(command, DEADLINE)
 }
 
 /// The last test of each part: no process that one of them has started is left, and no directory,
@@ -179,36 +131,4 @@ fn nothing_left(before: &BTreeSet<String>) -> Result<Tally> {
         passed: 0,
         failed: 1,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn results_are_read() {
-        let line =
-            "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out";
-        let tally = reported(line).unwrap();
-        assert_eq!((tally.passed, tally.failed), (12, 3));
-        assert!(reported("running 3 tests").is_none());
-    }
-
-    #[test]
-    fn a_command_that_runs_no_test_is_an_error() {
-        let mut command = Command::new("sh");
-        command.args(["-c", "exit 1"]);
-        assert!(count(command).is_err());
-    }
-
-    #[test]
-    fn a_failure_without_a_failed_test_counts() {
-        let mut command = Command::new("sh");
-        command.args([
-            "-c",
-            "echo 'test result: ok. 1 passed; 0 failed; x'; exit 101",
-        ]);
-        let tally = count(command).unwrap();
-        assert_eq!((tally.passed, tally.failed), (1, 1));
-    }
 }

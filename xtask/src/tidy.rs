@@ -3,6 +3,7 @@
 mod api;
 mod arrows;
 mod commands;
+mod engines;
 mod exceptions;
 mod figures;
 mod invariants;
@@ -27,25 +28,17 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Args;
+use shimwright_testenv::error::{Context, Result, error};
+use shimwright_testenv::process;
+
 use exceptions::Exceptions;
 use syntax::Syntax;
 use tree::Tree;
 
 use crate::cargo;
-use crate::error::{Context, Result, error};
-use crate::process;
 
 const QUERY_DEADLINE: Duration = Duration::from_secs(5 * 60);
-
-/// Crates that core may not depend on, however indirectly.
-const ENGINES: [&str; 6] = [
-    "wasmtime",
-    "wasmtime-wasi",
-    "wasmi",
-    "wasmer",
-    "wasmedge-sdk",
-    "wasmedge-sys",
-];
 
 /// Words that may appear only in some files.
 const OWNERS: [Owner; 3] = [
@@ -92,40 +85,21 @@ const EXAMPLE: &str = "examples/wasmi-shim/src";
 const EXAMPLE_LINES: usize = 50;
 const TUTORIAL: &str = "docs/writing-an-engine.md";
 
-/// The arguments of this command.
-const USAGE: &str = "cargo xtask tidy [--figures] [--update] [--no-build]";
-
-/// What may be asked for.
-#[derive(Clone, Copy, Debug, Default)]
-struct Options {
-    /// Print how large the parts are and what uses what, and check nothing.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct Options {
+    /// Print how large the parts are and what uses what, and check nothing
+    #[arg(long)]
     figures: bool,
-    /// Write what is made from sources: the picture, the record of the API, shorter exceptions.
+    /// Write what is made from sources: the picture, the record of the API, shorter exceptions
+    #[arg(long)]
     update: bool,
-    /// Leave out what needs a build: the public API and cargo-deny.
+    /// Leave out what needs a build: the public API and cargo-deny
+    #[arg(long)]
     no_build: bool,
 }
 
-impl Options {
-    fn parse(args: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self::default();
-        for arg in args {
-            match arg.as_str() {
-                "--figures" => options.figures = true,
-                "--update" => options.update = true,
-                "--no-build" => options.no_build = true,
-                unknown => return Err(error!("tidy has no option {unknown:?}: {USAGE}")),
-            }
-        }
-        Ok(options)
-    }
-}
-
-pub(crate) fn main() -> Result<ExitCode> {
-    // `ci` asks for all of it.
-    let args = std::env::args().skip(1).skip_while(|arg| arg != "tidy");
-    let options = Options::parse(args.skip(1))?;
-    let tree = Tree::read(&cargo::workspace_root())?;
+pub(crate) fn main(options: Options) -> Result<ExitCode> {
+    let tree = Tree::read(&shimwright_testenv::workspace::root())?;
     let syntax = Syntax::read(&tree)?;
     if options.figures {
         figures::print(&tree, &syntax)?;
@@ -168,11 +142,12 @@ fn check(tree: &Tree, syntax: &Syntax, options: Options) -> Result<Vec<String>> 
         owners(tree),
         layers::check(&arrows::read(tree)?),
         dependencies()?,
+        engines::check(tree, &packages),
         example(tree),
         links::check(tree),
         tables::check(tree),
         repeats::check(tree),
-        commands::check(tree, &commands::Usage::read(("tidy", USAGE))?),
+        commands::check(tree, &commands::Usage::read()?),
         threats::check(tree),
         symbols::check(tree, syntax),
         invariants::check(tree, syntax),
@@ -325,7 +300,9 @@ fn dependencies() -> Result<Vec<String>> {
     if !names.contains("shimwright-core") {
         return Err(error!("cannot read the output of cargo tree"));
     }
-    let engines = ENGINES.iter().filter(|engine| names.contains(**engine));
+    let rows = shimwright_engines::ALL.iter();
+    let engines = rows.flat_map(|engine| engine.upstream);
+    let engines = engines.filter(|engine| names.contains(**engine));
     Ok(engines
         .map(|engine| format!("shimwright-core depends on {engine}"))
         .collect())

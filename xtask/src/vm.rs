@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Args;
+use shimwright_engines::Engine;
+use shimwright_testenv::debian;
+use shimwright_testenv::error::{Result, ensure, error};
+
 use crate::cargo;
 use crate::chaos;
-use crate::debian;
-use crate::e2e::Tally;
-use crate::error::{Result, ensure, error};
-use crate::test;
+use crate::tally::Tally;
 use crate::wasmedge;
 
 use disk::{Disk, PROGRAMS};
@@ -45,8 +47,25 @@ const CLOCK: &str = "the clock jumps";
 const CHAOS: &str = "chaos";
 const TESTS: &str = "shim";
 
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    let work = Work::parse(args)?;
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// The tests whose names hold one of these texts; by default those about cgroups, attacks, and
+    /// all of one engine
+    #[arg(value_name = "TEXT", conflicts_with = "chaos")]
+    texts: Vec<String>,
+    /// Run chaos there, where the clock may jump
+    #[arg(long)]
+    chaos: bool,
+    #[command(flatten, next_help_heading = "Options of chaos")]
+    faults: chaos::Options,
+}
+
+pub(crate) fn main(options: Options) -> Result<ExitCode> {
+    ensure!(
+        options.chaos || options.faults == chaos::Options::default(),
+        "vm takes the options of chaos with --chaos only"
+    );
+    let work = Work::new(options);
     debian::require_root("vm")?;
     debian::install_missing()?;
     println!("==> building the shims and their tests");
@@ -74,7 +93,7 @@ pub(crate) fn run_tests(names: &[String]) -> Result<Tally> {
     println!("==> tests with cgroup v2 only");
     let outcome = Work::Tests(names.to_vec()).run(&build()?)?;
     for line in &outcome.lines {
-        tally += test::reported(line).unwrap_or_default();
+        tally += Tally::reported(line).unwrap_or_default();
     }
     ensure!(
         tally.passed + tally.failed > 0,
@@ -95,22 +114,17 @@ pub(crate) fn run_tests(names: &[String]) -> Result<Tally> {
 enum Work {
     /// Runs tests of the shims whose names have one of these texts.
     Tests(Vec<String>),
-    /// Runs `chaos`, which may set the clock there, for so many seconds, with these arguments.
-    Chaos(u64, Vec<String>),
+    /// Runs `chaos`, which may set the clock there.
+    Chaos(chaos::Options),
 }
 
 impl Work {
-    fn parse(args: &[String]) -> Result<Self> {
-        if let [option, args @ ..] = args
-            && option == "--chaos"
-        {
-            return Ok(Self::Chaos(chaos::seconds(args)?, args.to_vec()));
+    fn new(options: Options) -> Self {
+        if options.chaos {
+            Self::Chaos(options.faults)
+        } else {
+            Self::Tests(options.texts)
         }
-        ensure!(
-            args.iter().all(|arg| !arg.starts_with('-')),
-            "vm takes texts that names of tests have, or --chaos with what chaos takes"
-        );
-        Ok(Self::Tests(args.to_vec()))
     }
 
     fn run(&self, built: &[PathBuf]) -> Result<machine::Outcome> {
@@ -125,10 +139,10 @@ impl Work {
 
     /// Each file that the machine needs, and its place there.
     fn files(&self, built: &[PathBuf]) -> Result<Vec<(PathBuf, PathBuf)>> {
-        let shims = cargo::directory_of(&cargo::SHIMS, built)?;
+        let shims = cargo::directory_of(&shimwright_engines::shims(), built)?;
         let place = Path::new(PROGRAMS);
-        let shim = |name: &&str| (shims.join(name), place.join(name));
-        let mut files: Vec<_> = cargo::SHIMS.iter().map(shim).collect();
+        let shim = |engine: &Engine| (shims.join(engine.shim), place.join(engine.shim));
+        let mut files: Vec<_> = shimwright_engines::ALL.iter().map(shim).collect();
         // The WasmEdge shim looks for its libraries there.
         let libraries = shims.join("../lib");
         files.push((libraries, place.join("../lib")));
@@ -150,18 +164,24 @@ impl Work {
                 std::iter::once(path(TESTS)).chain(names).collect()
             }
             Self::Tests(names) => std::iter::once(path(TESTS)).chain(names.clone()).collect(),
-            Self::Chaos(_, args) => {
+            Self::Chaos(options) => {
                 let mut words = vec![path(CHAOS), "--clock".to_owned()];
-                let has = |option: &str| args.iter().any(|arg| arg == option);
+                let all = shimwright_engines::ALL.iter();
                 // What repeats a failure names one.
-                if !has("--shim") {
-                    let shims = cargo::SHIMS.iter();
-                    words.extend(shims.flat_map(|shim| ["--shim".to_owned(), path(shim)]));
-                }
-                if !has("--fault") {
+                let shims = match &options.shims[..] {
+                    [] => all.map(|engine| path(engine.shim)).collect(),
+                    some => some.iter().map(|shim| shim.display().to_string()).collect(),
+                };
+                let shims: Vec<String> = shims;
+                words.extend(
+                    shims
+                        .into_iter()
+                        .flat_map(|shim| ["--shim".to_owned(), shim]),
+                );
+                if options.fault.is_none() {
                     words.extend(["--fault", CLOCK].map(str::to_owned));
                 }
-                words.extend(args.clone());
+                words.extend(options.words());
                 words
             }
         })
@@ -170,7 +190,7 @@ impl Work {
     fn deadline(&self) -> Duration {
         match self {
             Self::Tests(_) => DEADLINE,
-            Self::Chaos(seconds, _) => CHAOS_DEADLINE + Duration::from_secs(*seconds),
+            Self::Chaos(options) => CHAOS_DEADLINE + Duration::from_secs(options.seconds),
         }
     }
 }
@@ -187,7 +207,8 @@ pub(crate) fn build() -> Result<Vec<PathBuf>> {
         "--bin",
         CHAOS,
     ];
-    args.extend(cargo::SHIMS.iter().flat_map(|name| ["--bin", name]));
+    let shims = shimwright_engines::shims();
+    args.extend(shims.iter().flat_map(|name| ["--bin", name]));
     cargo::build(&args)
 }
 
@@ -208,8 +229,8 @@ pub(crate) fn test_program(built: &[PathBuf]) -> Result<PathBuf> {
 mod tests {
     use super::*;
 
-    fn parse(words: &[&str]) -> Result<Work> {
-        Work::parse(&crate::words(words))
+    fn parse(words: &[&str]) -> std::result::Result<Work, clap::Error> {
+        crate::parse(words).map(Work::new)
     }
 
     #[test]
@@ -231,14 +252,18 @@ mod tests {
         assert!(command.contains(&CLOCK.to_owned()), "{command:?}");
         assert!(command.ends_with(&["--seconds".to_owned(), "5".to_owned()]));
         // As a line for a failure says.
-        let again = ["--chaos", "--shim", "/a", "--fault", "b"];
+        let again = ["--chaos", "--shim", "/a", "--seconds", "0", "--fault", "b"];
         let command = parse(&again).unwrap().command().unwrap();
         assert_eq!(command[2..], again[1..]);
     }
 
     #[test]
     fn other_options_are_refused() {
-        for wrong in [&["--exact"][..], &["--chaos", "--seconds", "x"]] {
+        for wrong in [
+            &["--exact"][..],
+            &["--chaos", "--seconds", "x"],
+            &["--chaos", "text"],
+        ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }

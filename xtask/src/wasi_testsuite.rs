@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use clap::Args;
+use shimwright_engines::Engine;
+use shimwright_testenv::debian;
+use shimwright_testenv::error::Result;
+use shimwright_testenv::leak;
+use shimwright_testenv::process::Process;
+
 use crate::cargo;
-use crate::debian;
-use crate::error::{Result, ensure, error};
-use crate::leak;
-use crate::process::Process;
+use crate::engine;
 use crate::wasmedge;
 
 /// The program that does it, of the testkit.
@@ -18,30 +22,41 @@ const RUNNER: &str = "wasi-testsuite";
 /// For all tests on one engine.
 const DEADLINE: Duration = Duration::from_secs(60 * 60);
 
-const ENGINES: [&str; 4] = ["wasmtime", "wasmer", WASMEDGE, "wasmi"];
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Directories with .wasm files
+    #[arg(value_name = "DIRECTORY", required = true)]
+    directories: Vec<PathBuf>,
+    /// The only engine
+    #[arg(long, value_name = "NAME", value_parser = engine::any())]
+    engine: Option<&'static Engine>,
+    /// The tests whose names hold this text
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Print their names
+    #[arg(long)]
+    list: bool,
+}
 
-/// The one with shared libraries.
-const WASMEDGE: &str = "wasmedge";
-
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    let arguments = Arguments::parse(args)?;
-    if !arguments.list {
+pub(crate) fn main(options: &Options) -> Result<ExitCode> {
+    let engines = engine::or_all(options.engine.as_slice());
+    if !options.list {
         debian::require_root("wasi-testsuite")?;
     }
     debian::install_missing()?;
     leak::adopt_orphans()?;
     println!("==> building the shims and the runner");
-    let binaries = cargo::build_binaries(&[&cargo::SHIMS[..], &[RUNNER]].concat())?;
-    if arguments.engines.iter().any(|engine| engine == WASMEDGE) && !arguments.list {
+    let binaries = cargo::build_binaries(&[&shimwright_engines::shims()[..], &[RUNNER]].concat())?;
+    if engines.iter().any(|engine| engine.has_libraries) && !options.list {
         wasmedge::build()?;
     }
-    if arguments.list {
-        return run(&binaries, None, &arguments);
+    if options.list {
+        return run(&binaries, None, options);
     }
     let mut outcome = ExitCode::SUCCESS;
-    for engine in &arguments.engines {
-        println!("==> {engine}");
-        if run(&binaries, Some(engine), &arguments)? != ExitCode::SUCCESS {
+    for engine in engines {
+        println!("==> {}", engine.name);
+        if run(&binaries, Some(engine), options)? != ExitCode::SUCCESS {
             outcome = ExitCode::FAILURE;
         }
     }
@@ -49,23 +64,22 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
 }
 
 /// Runs the tests on an engine, or lists them.
-fn run(binaries: &Path, engine: Option<&str>, arguments: &Arguments) -> Result<ExitCode> {
+fn run(binaries: &Path, engine: Option<&Engine>, options: &Options) -> Result<ExitCode> {
     let cache = tempfile::Builder::new().prefix("shimwright-").tempdir()?;
     let mut command = Command::new(binaries.join(RUNNER));
     command.env("SHIMWRIGHT_CACHE_DIR", cache.path());
     match engine {
         Some(engine) => {
-            let shim = format!("containerd-shim-{engine}-v1");
-            command.arg("--shim").arg(binaries.join(shim));
+            command.arg("--shim").arg(binaries.join(engine.shim));
         }
         None => {
             command.arg("--list");
         }
     }
-    if let Some(text) = &arguments.only {
+    if let Some(text) = &options.only {
         command.args(["--only", text]);
     }
-    command.args(&arguments.directories);
+    command.args(&options.directories);
     let code = Process::spawn_as_is(command)?.finish(DEADLINE)?.code;
     Ok(if code == 0 {
         ExitCode::SUCCESS
@@ -74,80 +88,17 @@ fn run(binaries: &Path, engine: Option<&str>, arguments: &Arguments) -> Result<E
     })
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Arguments {
-    engines: Vec<String>,
-    list: bool,
-    only: Option<String>,
-    directories: Vec<PathBuf>,
-}
-
-impl Arguments {
-    fn parse(args: &[String]) -> Result<Self> {
-        let mut arguments = Self {
-            engines: ENGINES.map(str::to_owned).to_vec(),
-            list: false,
-            only: None,
-            directories: Vec::new(),
-        };
-        let mut args = args.iter();
-        while let Some(word) = args.next() {
-            let mut value = || args.next().ok_or_else(|| error!("{word} needs a value"));
-            match word.as_str() {
-                "--list" => arguments.list = true,
-                "--only" => arguments.only = Some(value()?.clone()),
-                "--engine" => {
-                    let engine = value()?;
-                    ensure!(
-                        ENGINES.contains(&engine.as_str()),
-                        "there is no engine {engine} here: choose {}",
-                        ENGINES.join(", ")
-                    );
-                    arguments.engines = vec![engine.clone()];
-                }
-                option if option.starts_with('-') => {
-                    return Err(error!(
-                        "wasi-testsuite does not know {option}, but --engine, --only and --list"
-                    ));
-                }
-                directory => arguments.directories.push(directory.into()),
-            }
-        }
-        ensure!(
-            !arguments.directories.is_empty(),
-            "wasi-testsuite needs a directory with .wasm files"
-        );
-        Ok(arguments)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(words: &[&str]) -> Result<Arguments> {
-        Arguments::parse(&crate::words(words))
-    }
-
     #[test]
-    fn all_engines_are_the_default() {
-        let arguments = parse(&["a", "b"]).unwrap();
-        assert_eq!(arguments.engines.len(), 4);
-        assert_eq!(arguments.directories, [Path::new("a"), Path::new("b")]);
-        let one = parse(&["--engine", "wasmi", "a", "--list"]).unwrap();
-        assert_eq!((one.engines.len(), one.list), (1, true));
-    }
-
-    #[test]
-    fn mistakes_are_errors() {
-        for words in [
-            &[][..],
-            &["--list"],
-            &["--engine", "v8", "a"],
-            &["--enigne", "wasmi", "a"],
-            &["a", "--only"],
-        ] {
-            assert!(parse(words).is_err(), "{words:?}");
+    fn a_directory_is_needed() {
+        let options = crate::parse::<Options>(&["a", "b", "--engine", "wasmi"]).unwrap();
+        assert_eq!(options.directories, [Path::new("a"), Path::new("b")]);
+        assert_eq!(options.engine.map(|engine| engine.name), Some("wasmi"));
+        for words in [&[][..], &["--list"], &["--engine", "v8", "a"]] {
+            assert!(crate::parse::<Options>(words).is_err(), "{words:?}");
         }
     }
 }

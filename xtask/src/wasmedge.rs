@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use clap::Args;
+use shimwright_testenv::debian;
+use shimwright_testenv::error::{Context, Result, ensure, error};
+use shimwright_testenv::process;
+
 use crate::cargo;
-use crate::debian;
-use crate::error::{Context, Result, ensure, error};
-use crate::process;
 
 /// The suite whose libwasmedge is the version that the bindings need.
 const SUITE: &str = "forky";
@@ -34,33 +36,50 @@ const NO_PRELOAD: &[u8; 19] = b"./ld.so.preload\0\0\0\0";
 
 const QUERY_DEADLINE: Duration = Duration::from_secs(60);
 
-pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
-    match args {
-        [] => {
-            debian::install_missing()?;
-            println!("==> the libraries are in {}", build()?.display());
-        }
-        [option, prefix] if option == "--prefix" => {
-            debian::install_missing()?;
-            let libraries = Libraries::fetch()?;
-            let place = Path::new(prefix).join("lib/shimwright");
-            println!(
-                "==> the libraries are in {}",
-                libraries.lay_out(&libraries.engine()?, &place)?.display()
-            );
-        }
-        [option, args @ ..] if option == "--test" => {
-            debian::install_missing()?;
-            let args: Vec<&str> = args.iter().map(String::as_str).collect();
-            process::show(tests(&args)?, cargo::BUILD_DEADLINE)?;
-        }
-        _ => {
-            return Err(error!(
-                "wasmedge takes --prefix DIRECTORY, --test or nothing"
-            ));
-        }
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Make the directory below DIRECTORY/lib instead of beside the shim that cargo builds
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "test")]
+    prefix: Option<PathBuf>,
+    /// Run the tests of that engine, with these arguments for cargo
+    #[arg(long, value_name = "ARGS", num_args = 0.., allow_hyphen_values = true)]
+    test: Option<Vec<String>>,
+    /// What follows `--`, for the tests
+    #[arg(last = true, requires = "test")]
+    rest: Vec<String>,
+}
+
+pub(crate) fn main(options: &Options) -> Result<ExitCode> {
+    debian::install_missing()?;
+    if let Some(prefix) = &options.prefix {
+        install(prefix)?;
+    } else if let Some(args) = &options.test {
+        process::show(
+            tests(&args_for_cargo(args, &options.rest))?,
+            cargo::BUILD_DEADLINE,
+        )?;
+    } else {
+        println!("==> the libraries are in {}", build()?.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn args_for_cargo<'a>(args: &'a [String], rest: &'a [String]) -> Vec<&'a str> {
+    let mut words: Vec<_> = args.iter().map(String::as_str).collect();
+    if !rest.is_empty() {
+        words.push("--");
+        words.extend(rest.iter().map(String::as_str));
+    }
+    words
+}
+
+/// Makes the directory below `PREFIX/lib`.
+pub(crate) fn install(prefix: &Path) -> Result<()> {
+    let libraries = Libraries::fetch()?;
+    let place = prefix.join("lib/shimwright");
+    let directory = libraries.lay_out(&libraries.engine()?, &place)?;
+    println!("==> the libraries are in {}", directory.display());
+    Ok(())
 }
 
 /// Makes the directory where the shim that cargo builds looks for it, and returns its path.
@@ -265,6 +284,18 @@ fn without_preload(mut loader: Vec<u8>) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cargo_is_given_what_follows() {
+        let words = ["--test", "--test", "x", "--no-run", "--", "--markdown", "y"];
+        let options = crate::parse::<Options>(&words).unwrap();
+        let args = options.test.unwrap();
+        assert_eq!(args_for_cargo(&args, &options.rest), words[1..]);
+        let options = crate::parse::<Options>(&["--test"]).unwrap();
+        assert_eq!(options.test, Some(Vec::new()));
+        assert!(crate::parse::<Options>(&["--prefix"]).is_err());
+        assert!(crate::parse::<Options>(&["x"]).is_err());
+    }
 
     #[test]
     fn libraries_are_read_from_the_list() {

@@ -7,16 +7,16 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-
-use crate::cargo::{self, SHIMS};
-use crate::containerd::{self, Containerd, Release};
-use crate::e2e;
-use crate::error::{Context, Result};
-use crate::image::{Entry, Image};
-use crate::process::{self, Process};
-use crate::programs;
+use shimwright_engines::DEFAULT;
+use shimwright_testenv::containerd::{self, Containerd, Release};
+use shimwright_testenv::error::{Context, Result};
+use shimwright_testenv::image::{Entry, Image};
+use shimwright_testenv::package::CPYTHON;
+use shimwright_testenv::process::{self, Process};
 
 use super::options::{FEW, Options};
+use crate::cargo;
+use crate::guests;
 
 /// For one scenario.
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
@@ -43,16 +43,16 @@ pub(super) struct Bench<'a> {
 impl<'a> Bench<'a> {
     pub(super) fn prepare(options: &'a Options) -> Result<Self> {
         println!("==> building the benchmarks and the shim");
-        let built = cargo::build_binaries(&["scenario", SHIMS[0]])?;
+        let built = cargo::build_binaries(&["scenario", DEFAULT.shim])?;
         let programs = tempfile::Builder::new().prefix("shimwright-").tempdir()?;
-        e2e::export_guests(programs.path())?;
+        guests::export(programs.path())?;
         for name in ["hello", "idle"] {
             compile(name, &programs.path().join(name))?;
         }
-        fs::write(programs.path().join("python.wasm"), programs::python()?)?;
+        fs::write(programs.path().join("python.wasm"), CPYTHON.read()?)?;
         let shim = match &options.shim {
             Some(shim) => shim.clone(),
-            None => install(&built.join(SHIMS[0]), programs.path())?,
+            None => install(&built.join(DEFAULT.shim), programs.path())?,
         };
         Ok(Self {
             options,
@@ -67,64 +67,73 @@ impl<'a> Bench<'a> {
     /// Runs all of them.
     pub(super) fn run(&self) -> Result<Value> {
         let mut report = json!({ "date": date()?, "quick": self.options.quick });
-        let at: Vec<String> = [FEW, 100, 250].map(|number| number.to_string()).into();
-        let at = at
-            .iter()
-            .flat_map(|number| ["--at", number])
-            .collect::<Vec<_>>();
-        let containers = self.options.containers().to_string();
+        self.add_tasks(&mut report)?;
+        self.add_requests(&mut report)?;
+        self.add_density(&mut report)?;
+        self.add(&mut report, "compute", || self.compute())?;
+        if let Some(peer) = &self.options.peer {
+            self.add_peer(&mut report, peer)?;
+        }
+        Ok(report)
+    }
 
-        self.add(&mut report, "startup", || {
+    /// Starts, tasks and the command `ctr run`.
+    fn add_tasks(&self, report: &mut Value) -> Result<()> {
+        self.add(report, "startup", || {
             self.scenario("startup", &self.shim, &["--guest", "hello.wasm"], 20)
         })?;
-        self.add(&mut report, "churn_1", || self.against_crun())?;
+        self.add(report, "churn_1", || self.against_crun())?;
         for clients in ["4", "8", "16"] {
-            self.add(&mut report, &format!("churn_{clients}"), || {
-                self.churn(&self.shim, clients)
-            })?;
+            let name = format!("churn_{clients}");
+            self.add(report, &name, || self.churn(&self.shim, clients))?;
         }
-        self.add(&mut report, "second_start", || {
-            self.second_start(&self.shim)
-        })?;
-        self.add(&mut report, "ctr_run", || self.ctr_run())?;
+        self.add(report, "second_start", || self.second_start(&self.shim))?;
+        self.add(report, "ctr_run", || self.ctr_run())
+    }
+
+    /// Requests to a handler, beside Wasmtime's command line if there is one.
+    fn add_requests(&self, report: &mut Value) -> Result<()> {
         let wasmtime = self.options.wasmtime.as_ref();
         let wasmtime = wasmtime.map(|path| path.display().to_string());
         let beside = wasmtime.as_deref().map(|path| ["--wasmtime", path]);
         let beside = beside.as_ref().map_or(&[][..], |more| more);
-        self.add(&mut report, "http", || self.http(&self.shim, beside))?;
-        self.add(&mut report, "http_reuse", || {
+        self.add(report, "http", || self.http(&self.shim, beside))?;
+        self.add(report, "http_reuse", || {
             self.http(&self.shim, &[beside, &["--reuse", "128"]].concat())
-        })?;
-        self.add(&mut report, "density", || {
+        })
+    }
+
+    /// Idle containers, beside those of runc.
+    fn add_density(&self, report: &mut Value) -> Result<()> {
+        let at = [FEW, 100, 250].map(|number| number.to_string());
+        let at = at.iter().flat_map(|number| ["--at", number]);
+        let at: Vec<_> = at.collect();
+        let containers = self.options.containers().to_string();
+        self.add(report, "density", || {
             self.idle(&self.shim, "idle.wasm", &containers, &at)
         })?;
-        self.add(&mut report, "density_shared", || {
+        self.add(report, "density_shared", || {
             let more = [&at[..], &["--shared"]].concat();
             self.idle(&self.shim, "idle.wasm", &containers, &more)
         })?;
-        self.add(&mut report, "idle_runc", || {
+        self.add(report, "idle_runc", || {
             let path = self.tools.join("usr/sbin").display().to_string();
-            self.idle(
-                &self.runc_shim,
-                "idle",
-                &FEW.to_string(),
-                &["--path", &path],
-            )
-        })?;
-        self.add(&mut report, "compute", || self.compute())?;
-        if let Some(peer) = &self.options.peer {
-            for clients in ["1", "8"] {
-                self.add(&mut report, &format!("peer_churn_{clients}"), || {
-                    self.churn(peer, clients)
-                })?;
-            }
-            self.add(&mut report, "peer_second_start", || self.second_start(peer))?;
-            self.add(&mut report, "peer_http", || self.http(peer, &[]))?;
-            self.add(&mut report, "peer_idle", || {
-                self.idle(peer, "idle.wasm", &FEW.to_string(), &[])
-            })?;
+            let more = ["--path", &path];
+            self.idle(&self.runc_shim, "idle", &FEW.to_string(), &more)
+        })
+    }
+
+    /// The same with the shim of somebody else.
+    fn add_peer(&self, report: &mut Value, peer: &Path) -> Result<()> {
+        for clients in ["1", "8"] {
+            let name = format!("peer_churn_{clients}");
+            self.add(report, &name, || self.churn(peer, clients))?;
         }
-        Ok(report)
+        self.add(report, "peer_second_start", || self.second_start(peer))?;
+        self.add(report, "peer_http", || self.http(peer, &[]))?;
+        self.add(report, "peer_idle", || {
+            self.idle(peer, "idle.wasm", &FEW.to_string(), &[])
+        })
     }
 
     /// Adds what a scenario reports, if it is one that the user wants.
@@ -264,7 +273,7 @@ impl<'a> Bench<'a> {
 /// Copies a shim as an installation does. What a linker has just written lies in the page cache page by
 /// page, which makes starts a seventh slower than those of a file that was copied or read.
 fn install(shim: &Path, directory: &Path) -> Result<PathBuf> {
-    let installed = directory.join(SHIMS[0]);
+    let installed = directory.join(DEFAULT.shim);
     fs::copy(shim, &installed).context("install the shim")?;
     Ok(installed)
 }
@@ -299,7 +308,8 @@ fn words(command: &Command) -> Vec<String> {
 
 /// Compiles a guest's source for this machine, as a static program.
 fn compile(guest: &str, target: &Path) -> Result<()> {
-    let source = cargo::workspace_root().join(format!("crates/shimwright-guests/guests/{guest}.c"));
+    let source = shimwright_testenv::workspace::root()
+        .join(format!("crates/shimwright-guests/guests/{guest}.c"));
     let mut gcc = Command::new("gcc");
     gcc.args(["-static", "-O2", "-o"]).arg(target).arg(source);
     process::run(gcc, containerd::LONG)?.success()?;

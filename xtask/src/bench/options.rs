@@ -2,64 +2,42 @@
 
 use std::path::PathBuf;
 
-use crate::error::{Error, Result, error};
+use clap::Args;
 
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Options {
-    /// Fewer samples of everything.
+#[derive(Args, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// Fewer samples of everything
+    #[arg(long)]
     pub(super) quick: bool,
-    /// Measured instead of our Wasmtime shim.
+    /// A shim instead of our Wasmtime shim
+    #[arg(long, value_name = "PATH")]
     pub(super) shim: Option<PathBuf>,
-    /// Measured beside it.
+    /// A shim to be measured beside it
+    #[arg(long, value_name = "PATH")]
     pub(super) peer: Option<PathBuf>,
-    /// The command line of Wasmtime, for `serve` and for programs that compute.
+    /// The command line of Wasmtime, for `serve` and for programs that compute
+    #[arg(long, value_name = "PATH")]
     pub(super) wasmtime: Option<PathBuf>,
-    /// How many idle containers there are in the end.
+    /// How many idle containers there are in the end
+    #[arg(long, value_name = "N", value_parser = containers)]
     containers: Option<usize>,
-    pub(super) save: Option<PathBuf>,
-    pub(super) baseline: Option<PathBuf>,
-    /// Scenarios whose names hold this text.
+    /// The scenarios whose names hold this text
+    #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Write the report to a file
+    #[arg(long, value_name = "FILE")]
+    pub(super) save: Option<PathBuf>,
+    /// Compare with a report that was saved
+    #[arg(long, value_name = "FILE")]
+    pub(super) baseline: Option<PathBuf>,
+}
+
+fn containers(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number >= FEW);
+    number.ok_or_else(|| format!("it takes a number of {FEW} or more"))
 }
 
 impl Options {
-    pub(super) fn parse(args: &[String]) -> Result<Self> {
-        let mut options = Self::default();
-        let mut args = args.iter();
-        while let Some(option) = args.next() {
-            if option == "--quick" {
-                options.quick = true;
-                continue;
-            }
-            let path = match option.as_str() {
-                "--shim" => &mut options.shim,
-                "--peer" => &mut options.peer,
-                "--wasmtime" => &mut options.wasmtime,
-                "--save" => &mut options.save,
-                "--baseline" => &mut options.baseline,
-                "--containers" => {
-                    let number = args.next().and_then(|value| value.parse().ok());
-                    let number = number.filter(|number| *number >= FEW);
-                    let least = || error!("--containers needs a number of {FEW} or more");
-                    options.containers = Some(number.ok_or_else(least)?);
-                    continue;
-                }
-                "--only" => {
-                    options.only = Some(args.next().ok_or_else(|| missing(option))?.clone());
-                    continue;
-                }
-                unknown => {
-                    return Err(error!(
-                        "bench does not know {unknown}, but --quick, --shim, --peer, --wasmtime, \
-                         --containers, --only, --save and --baseline"
-                    ));
-                }
-            };
-            *path = Some(args.next().ok_or_else(|| missing(option))?.into());
-        }
-        Ok(options)
-    }
-
     /// How many samples, of so many usual ones.
     pub(super) fn samples(&self, usual: usize) -> usize {
         if self.quick { usual / 5 } else { usual }
@@ -86,16 +64,12 @@ impl Options {
 /// The number of containers whose memory has a target.
 pub(super) const FEW: usize = 20;
 
-fn missing(option: &str) -> Error {
-    error!("{option} needs a value")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(words: &[&str]) -> Result<Options> {
-        Options::parse(&crate::words(words))
+    fn parse(words: &[&str]) -> Result<Options, clap::Error> {
+        crate::parse(words)
     }
 
     #[test]
@@ -110,9 +84,8 @@ mod tests {
 
     #[test]
     fn options_take_their_values() {
-        let options = parse(&["--shim", "/a", "--save", "--quick", "--only", "churn"]).unwrap();
-        assert_eq!(options.save, Some("--quick".into()));
-        assert!(!options.quick);
+        let options = parse(&["--shim", "/a", "--save", "b", "--only", "churn"]).unwrap();
+        assert_eq!(options.save, Some("b".into()));
         assert_eq!(options.programs().collect::<Vec<_>>(), ["/a"]);
         assert!(options.includes("churn_8") && !options.includes("http"));
     }

@@ -9,11 +9,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use public_api::Builder;
+use shimwright_testenv::error::{Context, Result, error};
+use shimwright_testenv::process;
 
 use super::tree::Tree;
 use crate::cargo::{self, BUILD_DEADLINE};
-use crate::error::{Context, Result, error};
-use crate::process;
 
 const RECORD: &str = "crates/shimwright-core/public-api.txt";
 

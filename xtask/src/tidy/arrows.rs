@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proc_macro2::{TokenStream, TokenTree};
+use shimwright_testenv::error::{Result, error};
 use syn::visit::{self, Visit};
 
 use super::tree::Tree;
-use crate::error::{Result, error};
 
 /// Where the folders are.
 const CORE: &str = "crates/shimwright-core/src/";

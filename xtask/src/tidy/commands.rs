@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Duration;
 
+use shimwright_testenv::error::{Context, Result};
+use shimwright_testenv::process;
+
 use super::tree::Tree;
-use crate::error::{Context, Result};
-use crate::process;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -18,21 +19,10 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// Reads it, and adds the arguments of a command that parses them itself.
-    pub(super) fn read((own, arguments): (&str, &str)) -> Result<Self> {
-        let all = help(&["help"])?;
-        let mut usage = Self::parse(&all);
-        // A usage text of one piece has the options of all commands.
-        let has_parts = all.contains("Usage:");
+    pub(super) fn read() -> Result<Self> {
+        let mut usage = Self::parse(&help(&["help"])?);
         for (command, text) in &mut usage.commands {
-            *text = if has_parts {
-                help(&[command, "--help"])?
-            } else {
-                all.clone()
-            };
-            if command == own {
-                text.push_str(arguments);
-            }
+            *text = help(&[command, "--help"])?;
         }
         Ok(usage)
     }

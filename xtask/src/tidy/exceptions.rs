@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use shimwright_testenv::error::Result;
+
 use super::tree::Tree;
-use crate::error::Result;
 
 /// Each line is the name of a check and what it lets pass.
 const FILE: &str = "xtask/src/tidy/exceptions.txt";

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use shimwright_testenv::error::Result;
+
 use super::arrows;
 use super::sizes;
 use super::syntax::Syntax;
 use super::tree::Tree;
-use crate::error::Result;
 
 /// How many of the largest are printed.
 const MOST: usize = 10;

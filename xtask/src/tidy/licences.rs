@@ -3,9 +3,10 @@
 use std::process::Command;
 use std::time::Duration;
 
+use shimwright_testenv::error::Result;
+use shimwright_testenv::process;
+
 use crate::cargo::{self, BUILD_DEADLINE};
-use crate::error::Result;
-use crate::process;
 
 /// The version that is installed, so that CI does not change by itself.
 const VERSION: &str = "0.20.2";

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use shimwright_testenv::error::Result;
+
 use super::tree::Tree;
-use crate::error::Result;
 
 const FILE: &str = "docs/node.svg";
 const WIDTH: u32 = 900;

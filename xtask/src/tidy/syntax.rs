@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use shimwright_testenv::error::{Result, error};
 use syn::visit::{self, Visit};
 
 use super::tree::Tree;
-use crate::error::{Result, error};
 
 /// All parsed sources.
 #[derive(Default)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Context, Result};
+use shimwright_testenv::error::{Context, Result};
 
 /// The files below the workspace's root, by their relative paths.
 pub(super) struct Tree {

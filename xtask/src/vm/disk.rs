@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::debian;
-use crate::error::{Context, Result, error};
-use crate::process;
+use shimwright_testenv::debian;
+use shimwright_testenv::error::{Context, Result, error};
+use shimwright_testenv::process;
 
 const SUITE: &str = "bookworm";
 

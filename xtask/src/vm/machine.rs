@@ -7,9 +7,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use shimwright_testenv::error::{Context, Result, error};
+use shimwright_testenv::process::{self, Process};
+
 use super::disk::Disk;
-use crate::error::{Context, Result, error};
-use crate::process::{self, Process};
 
 pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 pub(super) const PACKAGE: &str = "qemu-system-x86";

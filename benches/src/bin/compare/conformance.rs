@@ -56,10 +56,10 @@ mod tests {
 
     #[test]
     fn every_engine_of_ours_has_a_section() {
-        for engine in ["wasmtime", "wasmer", "wasmedge", "wasmi"] {
-            let found = of(engine).unwrap();
+        for engine in shimwright_engines::ALL {
+            let found = of(engine.name).unwrap();
             let excepted: usize = found.exceptions.iter().map(|(number, _)| number).sum();
-            assert_eq!(found.passed + excepted, found.cases, "{engine}");
+            assert_eq!(found.passed + excepted, found.cases, "{}", engine.name);
         }
         assert_eq!(of("nothing"), None);
     }

@@ -1,7 +1,6 @@
 //! The page: one file that needs no other, light or dark as the reader's system is.
 
-use std::fmt::Write;
-
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 use shimwright_benches::{Result, machine};
 
 use crate::measure::Measured;
@@ -15,135 +14,118 @@ const STYLE: &str = include_str!("page.css");
 /// The whole page.
 pub(crate) fn page(report: &Report) -> Result<String> {
     let title = format!("Engines on {}", report.subject);
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}</title>\n\
-         <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{}</h1>\n",
-        escape(&title),
-        escape(&title)
-    );
-    page.push_str(&origin(report));
-    page.push_str(&summary(report));
-    page.push_str(&problems(report));
-    page.push_str(&plots(report)?);
-    page.push_str(&conformance(report));
-    page.push_str("</main>\n</body>\n</html>\n");
-    Ok(page)
-}
-
-/// Text as it stands in HTML, also in an attribute.
-pub(crate) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                main {
+                    h1 { (title) }
+                    (origin(report))
+                    (summary(report))
+                    (problems(report))
+                    (plots(report)?)
+                    (conformance(report))
+                }
+            }
+        }
+    };
+    Ok(page.into_string())
 }
 
 /// When, where and how it was measured.
-fn origin(report: &Report) -> String {
+fn origin(report: &Report) -> Markup {
     let machine = machine::describe();
     let text = |name: &str| machine[name].as_str().unwrap_or("unknown").to_owned();
     let number = |name: &str| machine[name].as_u64().unwrap_or_default();
     let memory = number("memory_mib") as f64 / 1024.0;
-    let facts = [
-        ("Measured", machine::date()),
-        (
-            "Machine",
-            format!(
-                "{}, {} processors, {memory:.0} GiB",
-                text("cpu"),
-                number("cpus")
-            ),
-        ),
-        (
-            "System",
-            format!("{}, Linux {}", text("system"), text("kernel")),
-        ),
-    ];
-    let mut html = "<dl class=\"facts\">\n".to_owned();
-    for (name, value) in facts {
-        let _ = writeln!(
-            html,
-            "<div><dt>{name}</dt><dd>{}</dd></div>",
-            escape(&value)
-        );
-    }
-    let command = escape(&report.command);
-    let _ = writeln!(
-        html,
-        "<div><dt>Command</dt><dd><code>{command}</code></dd></div>\n</dl>"
+    let processors = format!(
+        "{}, {} processors, {memory:.0} GiB",
+        text("cpu"),
+        number("cpus")
     );
-    html
+    let system = format!("{}, Linux {}", text("system"), text("kernel"));
+    html! {
+        dl.facts {
+            div { dt { "Measured" } dd { (machine::date()) } }
+            div { dt { "Machine" } dd { (processors) } }
+            div { dt { "System" } dd { (system) } }
+            div { dt { "Command" } dd { code { (report.command) } } }
+        }
+    }
 }
 
-fn summary(report: &Report) -> String {
-    let mut html = "<h2>Summary</h2>\n<div class=\"wide\"><table>\n<thead><tr><th></th>".to_owned();
-    for column in &report.columns {
-        let _ = write!(html, "<th scope=\"col\">{}</th>", escape(&column.engine));
-    }
-    html.push_str("</tr></thead>\n<tbody>\n");
-    for (index, row) in report.rows.iter().enumerate() {
-        let (name, unit) = (escape(&row.name), escape(row.unit));
-        let _ = write!(
-            html,
-            "<tr><th scope=\"row\">{name} <span>{unit}</span></th>"
-        );
-        let best = report.best(index);
-        for found in report.measured(index) {
-            html.push_str(&cell(found, best));
+fn summary(report: &Report) -> Markup {
+    html! {
+        h2 { "Summary" }
+        div.wide {
+            table {
+                thead {
+                    tr {
+                        th {}
+                        @for column in &report.columns {
+                            th scope="col" { (column.engine) }
+                        }
+                    }
+                }
+                tbody {
+                    @for (index, row) in report.rows.iter().enumerate() {
+                        tr {
+                            th scope="row" { (row.name) " " span { (row.unit) } }
+                            @for found in report.measured(index) {
+                                (cell(found, report.best(index)))
+                            }
+                        }
+                    }
+                }
+            }
         }
-        html.push_str("</tr>\n");
+        p.note {
+            "Medians. " b.mark { "\u{25cf}" }
+            " marks the best of a row; a dash, that there is no value."
+        }
     }
-    html.push_str(
-        "</tbody></table></div>\n<p class=\"note\">Medians. <b class=\"mark\">\u{25cf}</b> marks the \
-         best of a row; a dash, that there is no value.</p>\n",
-    );
-    html
 }
 
-fn cell(found: Option<Measured>, best: Option<f64>) -> String {
-    match found {
-        Some(found) if best == Some(found.median) => {
-            format!("<td class=\"winner\">{}</td>", short(found.median))
+fn cell(found: Option<Measured>, best: Option<f64>) -> Markup {
+    html! {
+        @match found {
+            Some(found) if best == Some(found.median) => td.winner { (short(found.median)) },
+            Some(found) => td { (short(found.median)) },
+            None => td.none { "\u{2013}" },
         }
-        Some(found) => format!("<td>{}</td>", short(found.median)),
-        None => "<td class=\"none\">\u{2013}</td>".to_owned(),
     }
 }
 
 /// Why values are missing.
-fn problems(report: &Report) -> String {
+fn problems(report: &Report) -> Markup {
     let problems = report.problems();
     if problems.is_empty() && report.absent.is_empty() {
-        return String::new();
+        return Markup::default();
     }
-    let mut html = "<h2>What could not be measured</h2>\n<ul class=\"problems\">\n".to_owned();
-    for (engine, rows, reason) in problems {
-        let (engine, rows, reason) = (escape(engine), escape(&rows), escape(reason));
-        let _ = writeln!(
-            html,
-            "<li><b>{engine}</b>, {rows}: <code>{reason}</code></li>"
-        );
+    html! {
+        h2 { "What could not be measured" }
+        ul.problems {
+            @for (engine, rows, reason) in problems {
+                li { b { (engine) } ", " (rows) ": " code { (reason) } }
+            }
+            @for (engine, reason) in &report.absent {
+                li { b { (engine) } " is not compared: " (reason) }
+            }
+        }
     }
-    for (engine, reason) in &report.absent {
-        let (engine, reason) = (escape(engine), escape(reason));
-        let _ = writeln!(html, "<li><b>{engine}</b> is not compared: {reason}</li>");
-    }
-    html.push_str("</ul>\n");
-    html
 }
 
-fn plots(report: &Report) -> Result<String> {
-    let engines: Vec<&str> = report
-        .columns
-        .iter()
-        .map(|column| column.engine.as_str())
-        .collect();
-    let mut html =
-        "<h2>Measurements</h2>\n<p class=\"note\">A bar is the median, the thin line at its \
-                    end reaches from the first quartile to the third.</p>\n<div class=\"plots\">\n"
-            .to_owned();
+fn plots(report: &Report) -> Result<Markup> {
+    let engines = report.columns.iter().map(|column| column.engine.as_str());
+    let engines: Vec<&str> = engines.collect();
+    let mut figures = Vec::new();
     for (index, row) in report.rows.iter().enumerate() {
         let found: Vec<_> = report.measured(index).collect();
         if found.iter().all(Option::is_none) {
@@ -155,44 +137,52 @@ fn plots(report: &Report) -> Result<String> {
         } else {
             "Less is better."
         };
-        let (name, meaning) = (escape(&row.name), escape(&row.meaning));
-        let _ = writeln!(
-            html,
-            "<figure>\n<figcaption><h3>{name}</h3><p>{meaning} {better}</p></figcaption>\n{svg}</figure>"
-        );
+        figures.push(html! {
+            figure {
+                figcaption { h3 { (row.name) } p { (row.meaning) " " (better) } }
+                (PreEscaped(svg))
+            }
+        });
     }
-    html.push_str("</div>\n");
-    Ok(html)
+    Ok(html! {
+        h2 { "Measurements" }
+        p.note {
+            "A bar is the median, the thin line at its end reaches from the first quartile to the \
+             third."
+        }
+        div.plots {
+            @for figure in figures { (figure) }
+        }
+    })
 }
 
-fn conformance(report: &Report) -> String {
-    let mut html =
-        "<h2>Conformance</h2>\n<p class=\"note\">Cases that an engine refuses, because it \
-                    does not have what they are about, or is known not to pass.</p>\n"
-            .to_owned();
-    for column in &report.columns {
-        let engine = escape(&column.engine);
-        let Some(found) = &column.conformance else {
-            let _ = writeln!(html, "<h3>{engine}</h3>\n<p>Not known.</p>");
-            continue;
-        };
-        let _ = writeln!(
-            html,
-            "<h3>{engine}</h3>\n<p>Passes {} of {} cases.</p>",
-            found.passed, found.cases
-        );
-        if found.exceptions.is_empty() {
-            continue;
+fn conformance(report: &Report) -> Markup {
+    html! {
+        h2 { "Conformance" }
+        p.note {
+            "Cases that an engine refuses, because it does not have what they are about, or is known \
+             not to pass."
         }
-        html.push_str("<ul>\n");
-        for (number, reason) in &found.exceptions {
-            let cases = if *number == 1 { "case" } else { "cases" };
-            let reason = escape(&reason.replace('`', ""));
-            let _ = writeln!(html, "<li>{number} {cases}, {reason}</li>");
+        @for column in &report.columns {
+            h3 { (column.engine) }
+            @match &column.conformance {
+                None => p { "Not known." },
+                Some(found) => {
+                    p { "Passes " (found.passed) " of " (found.cases) " cases." }
+                    @if !found.exceptions.is_empty() {
+                        ul {
+                            @for (number, reason) in &found.exceptions {
+                                li {
+                                    (number) " " (if *number == 1 { "case" } else { "cases" }) ", "
+                                    (reason.replace('`', ""))
+                                }
+                            }
+                        }
+                    }
+                }
+            }
         }
-        html.push_str("</ul>\n");
     }
-    html
 }
 
 #[cfg(test)]
@@ -204,10 +194,6 @@ mod tests {
 
     #[test]
     fn what_others_have_written_is_escaped() {
-        assert_eq!(
-            escape("<a href=\"x\">&"),
-            "&lt;a href=&quot;x&quot;&gt;&amp;"
-        );
         let page = page(&sample()).unwrap();
         for raw in ["<function>", "<x>", "<nothing>", "a&b"] {
             assert!(!page.contains(raw), "{raw}");

@@ -13,21 +13,56 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use shimwright_benches::arguments::Arguments;
 use shimwright_benches::driver::Program;
 use shimwright_benches::{Result, compute, interrupt};
 
 use measure::{Engine, Subject};
 use report::Report;
 
-const USAGE: &str = "\
-usage: compare --engine NAME=SHIM... [--absent NAME=REASON]...
-               [--app PATH [--app-arg WORD]... | --python PATH]
-               [--output FILE] [--command LINE] [--quick]";
+/// Compares engines on the sample programs or on a program of yours, as root.
+#[derive(Debug, Parser)]
+#[command(name = "compare")]
+struct Options {
+    /// An engine and its shim
+    #[arg(long = "engine", value_name = "NAME=SHIM", required = true, value_parser = pair)]
+    engines: Vec<(String, String)>,
+    /// An engine that is not there, and why
+    #[arg(long, value_name = "NAME=REASON", value_parser = pair)]
+    absent: Vec<(String, String)>,
+    /// A program of yours
+    #[arg(long, value_name = "PATH")]
+    app: Option<PathBuf>,
+    /// An argument of this program
+    #[arg(long = "app-arg", value_name = "WORD", allow_hyphen_values = true)]
+    app_args: Vec<String>,
+    /// CPython for WASI, one of the samples
+    #[arg(long, value_name = "PATH", conflicts_with = "app")]
+    python: Option<PathBuf>,
+    /// The page with plots
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The command line that the page shows
+    #[arg(
+        long,
+        value_name = "LINE",
+        default_value = "compare",
+        hide_default_value = true
+    )]
+    command: String,
+    /// Fewer samples of everything
+    #[arg(long)]
+    quick: bool,
+}
+
+fn pair(text: &str) -> std::result::Result<(String, String), String> {
+    let pair = text.split_once('=').ok_or("there is no `=` in it")?;
+    Ok((pair.0.to_owned(), pair.1.to_owned()))
+}
 
 fn main() -> ExitCode {
-    match run(std::env::args().skip(1)) {
+    match run(Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("compare: {error}");
@@ -36,48 +71,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(words: impl Iterator<Item = String>) -> Result<()> {
+fn run(options: Options) -> Result<()> {
     interrupt::catch()?;
-    let options = [
-        "--engine",
-        "--absent",
-        "--app",
-        "--app-arg",
-        "--python",
-        "--output",
-        "--command",
-    ];
-    let arguments = Arguments::parse(words, &options, &["--quick"])
-        .map_err(|error| format!("{error}\n{USAGE}"))?;
-    let named = |option| {
-        let pairs = arguments.values(option).map(|text| {
-            let pair = text.split_once('=');
-            pair.ok_or_else(|| format!("{option}: {text} is not NAME=...\n{USAGE}"))
-        });
-        pairs.collect::<std::result::Result<Vec<_>, _>>()
-    };
-    let engines: Vec<Engine> = named("--engine")?
-        .into_iter()
-        .map(|(name, shim)| Engine::new(name, PathBuf::from(shim)))
+    let engines = options.engines.into_iter();
+    let engines: Vec<Engine> = engines
+        .map(|(name, shim)| Engine::new(&name, PathBuf::from(shim)))
         .collect();
-    if engines.is_empty() {
-        return Err(USAGE.into());
-    }
-    let app = arguments.path("--app").map(|path| -> Result<Program> {
-        Ok(Program::read(&path)?.with_args(arguments.values("--app-arg")))
+    let app = options.app.map(|path| -> Result<Program> {
+        let words = options.app_args.iter().map(String::as_str);
+        Ok(Program::read(&path)?.with_args(words))
     });
-    let python = arguments.path("--python");
     let subject = match app.transpose()? {
         Some(app) => Subject::App(app),
-        None => Subject::Samples(compute::works(python.as_deref())?),
+        None => Subject::Samples(compute::works(options.python.as_deref())?),
     };
-    let quick = arguments.flag("--quick");
 
     let rows = measure::rows(&subject);
     let progress = bar(engines.len() * measure::steps(&subject));
     let mut columns = Vec::new();
     for engine in engines {
-        columns.push(measure::measure(engine, &subject, quick, |step| {
+        columns.push(measure::measure(engine, &subject, options.quick, |step| {
             progress.set_message(step);
             if !std::io::stderr().is_terminal() {
                 eprintln!("{}", progress.message());
@@ -86,19 +99,15 @@ fn run(words: impl Iterator<Item = String>) -> Result<()> {
         })?);
     }
     progress.finish_and_clear();
-    let absent = named("--absent")?;
-    let absent = absent.into_iter();
     let report = Report {
         subject: subject.title(),
-        command: arguments.value("--command").unwrap_or("compare").to_owned(),
+        command: options.command,
         rows,
         columns,
-        absent: absent
-            .map(|(name, reason)| (name.to_owned(), reason.to_owned()))
-            .collect(),
+        absent: options.absent,
     };
     writeln!(std::io::stdout(), "{}", report.text())?;
-    if let Some(path) = arguments.path("--output") {
+    if let Some(path) = options.output {
         std::fs::write(&path, html::page(&report)?)
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         writeln!(std::io::stdout(), "the page with plots: {}", path.display())?;
@@ -115,4 +124,16 @@ fn bar(steps: usize) -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Options::command().debug_assert();
+    }
 }

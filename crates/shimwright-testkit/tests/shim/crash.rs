@@ -9,7 +9,7 @@ use shimwright_testkit::protos::api::ConnectResponse;
 use shimwright_testkit::{Shim, poll, poll_for};
 
 use crate::binary::{leb128, section};
-use crate::{containerd, finish, for_each_engine, lives, run, running, started};
+use crate::{containerd, finish, for_each_compiler, for_each_engine, lives, run, running, started};
 
 for_each_engine! {
     an_idle_guest_dies_with_its_shim
@@ -18,6 +18,10 @@ for_each_engine! {
     delete_removes_what_a_dead_shim_left
     delete_of_an_unknown_bundle_succeeds
     a_shim_can_be_started_after_a_crash
+}
+
+for_each_compiler! {
+    a_compiler_dies_with_its_shim
 }
 
 /// Kills a shim, and waits as containerd does, until the connection is lost. What the shim's death
@@ -169,21 +173,4 @@ fn a_compiler_dies_with_its_shim(engine: &str) {
     });
     containerd.delete(bundle.directory(), "a").unwrap();
     containerd.wait_until_clean().unwrap();
-}
-
-mod compiling {
-    #[test]
-    fn a_compiler_of_wasmtime_dies_with_its_shim() {
-        super::a_compiler_dies_with_its_shim("containerd-shim-wasmtime-v1");
-    }
-
-    #[test]
-    fn a_compiler_of_wasmer_dies_with_its_shim() {
-        super::a_compiler_dies_with_its_shim("containerd-shim-wasmer-v1");
-    }
-
-    #[test]
-    fn a_compiler_of_wasmedge_dies_with_its_shim() {
-        super::a_compiler_dies_with_its_shim("containerd-shim-wasmedge-v1");
-    }
 }

@@ -99,7 +99,7 @@ fn linear_memory_is_limited_and_the_reason_is_told(engine: &str) {
     let mut bundle = bundle.unwrap();
     let (stdout, stderr) = (bundle.stdout().unwrap(), bundle.stderr().unwrap());
     let shim = containerd.start(&bundle).unwrap();
-    if engine.contains("wasmi-") {
+    if !crate::engine(engine).limits.contains(&"linear_memory") {
         let text = refused(shim.create(&bundle), Code::INVALID_ARGUMENT);
         assert!(text.contains("linear_memory"), "{text}");
         finish(&containerd, &shim);
@@ -205,24 +205,6 @@ fn a_guest_is_given_the_variables_that_are_named(engine: &str) {
     delete(&containerd, &shim);
 }
 
-/// The limits that an engine keeps itself.
-fn kept(engine: &str) -> &'static [&'static str] {
-    match engine {
-        "containerd-shim-wasmtime-v1" => &[
-            "linear_memory",
-            "table_elements",
-            "instances",
-            "stack",
-            "outbound",
-            "name_lookup",
-        ],
-        "containerd-shim-wasmer-v1" => &["linear_memory", "outbound", "name_lookup"],
-        "containerd-shim-wasmedge-v1" => &["linear_memory"],
-        // Its guests have no network.
-        _ => &["outbound", "name_lookup"],
-    }
-}
-
 fn what_an_engine_cannot_keep_is_refused_and_the_rest_does_not_hinder(engine: &str) {
     let (containerd, bundle) = bundle(engine, "", HELLO);
     let shim = containerd.start(&bundle).unwrap();
@@ -239,7 +221,7 @@ fn what_an_engine_cannot_keep_is_refused_and_the_rest_does_not_hinder(engine: &s
         let bundle = bundle
             .annotation(&format!("dev.shimwright.{key}"), value)
             .unwrap();
-        if kept(engine).contains(&key) {
+        if crate::engine(engine).limits.contains(&key) {
             shim.create(&bundle).unwrap();
             assert_eq!(run(&shim, key), 0, "{key}");
             shim.delete(key).unwrap();

@@ -28,53 +28,66 @@ mod stdio;
 mod terminal;
 mod wasmedge;
 
+use shimwright_engines::Engine;
 use shimwright_guests::Guest;
 use shimwright_testkit::protos::protobuf::MessageField;
 use shimwright_testkit::protos::protobuf::well_known_types::timestamp::Timestamp;
 use shimwright_testkit::protos::ttrpc::{Code, Result as TtrpcResult};
 use shimwright_testkit::{Bundle, Containerd, Output, Shim};
 
-/// Makes a test of each function for each engine.
+/// Makes a test of each function for each engine, in a module with the engine's name.
 macro_rules! for_each_engine {
     ($($name:ident)*) => {
-        mod wasmtime {
-            $(
-                #[test]
-                fn $name() {
-                    super::$name("containerd-shim-wasmtime-v1");
-                }
-            )*
-        }
+        shimwright_engines::with_engines!(crate::each_engine; $($name)*);
+    };
+}
+use for_each_engine;
 
-        mod wasmer {
-            $(
-                #[test]
-                fn $name() {
-                    super::$name("containerd-shim-wasmer-v1");
-                }
-            )*
-        }
+/// The same for each engine that compiles native code ahead of time, in modules below `compiling`.
+macro_rules! for_each_compiler {
+    ($($name:ident)*) => {
+        mod compiling {
+            use super::{$($name),*};
 
-        mod wasmedge {
-            $(
-                #[test]
-                fn $name() {
-                    super::$name("containerd-shim-wasmedge-v1");
-                }
-            )*
+            shimwright_engines::with_engines!(crate::each_compiler; $($name)*);
         }
+    };
+}
+use for_each_compiler;
 
-        mod wasmi {
+macro_rules! each_engine {
+    ($names:tt $($engine:ident $execution:ident $row:tt)*) => {
+        $(crate::tests!($engine $names);)*
+    };
+}
+use each_engine;
+
+macro_rules! each_compiler {
+    ($names:tt $($engine:ident $execution:ident $row:tt)*) => {
+        $(crate::tests!($engine $execution $names);)*
+    };
+}
+use each_compiler;
+
+macro_rules! tests {
+    ($engine:ident Interpreted $names:tt) => {};
+    ($engine:ident $(Compiled)? [$($name:ident)*]) => {
+        mod $engine {
             $(
                 #[test]
                 fn $name() {
-                    super::$name("containerd-shim-wasmi-v1");
+                    super::$name(concat!("containerd-shim-", stringify!($engine), "-v1"));
                 }
             )*
         }
     };
 }
-use for_each_engine;
+use tests;
+
+/// The row of a shim in the table of engines.
+fn engine(shim: &str) -> &'static Engine {
+    shimwright_engines::by_shim(shim).unwrap_or_else(|| panic!("{shim} is of no engine"))
+}
 
 /// A containerd whose runtime is this shim.
 fn containerd(name: &str) -> Containerd {

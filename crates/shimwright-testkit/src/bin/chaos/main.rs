@@ -14,20 +14,51 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use faults::{FAULTS, Fault};
-use round::Round;
+use clap::Parser;
 use shimwright_testkit::Result;
 
-const USAGE: &str = "\
-usage: chaos --shim PATH [--shim PATH ...] [--seconds N] [--seed N] [--fault TEXT] [--clock]
+use faults::{FAULTS, Fault};
+use round::Round;
 
-Faults of containers of each shim for N seconds, 60 if not said otherwise. A line for a failure
-names the seed with which its fault is tried again, alone, with the same random choices.
+/// Faults of containers of each shim, one after the other.
+///
+/// A line for a failure names the seed with which its fault is tried again, alone, with the same
+/// random choices.
+#[derive(Debug, Parser)]
+#[command(name = "chaos")]
+struct Options {
+    /// A shim
+    #[arg(long = "shim", value_name = "PATH", required = true, value_parser = file)]
+    shims: Vec<PathBuf>,
+    /// How long it goes on
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    seconds: u64,
+    /// What repeats random choices
+    #[arg(long, value_name = "N", default_value_t = fastrand::u64(..1 << 32), hide_default_value = true)]
+    seed: u64,
+    /// The faults whose names hold this text
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    fault: String,
+    /// Also those that set the clock of the whole machine, where nobody else needs it
+    #[arg(long)]
+    clock: bool,
+}
 
-With --clock also those that set the clock of the whole machine, where nobody else needs it.";
+fn file(text: &str) -> std::result::Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err("there is no such file".to_owned())
+}
 
 fn main() -> ExitCode {
-    match parse(std::env::args().skip(1)).and_then(|options| run(&options)) {
+    match run(&Options::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -35,47 +66,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-struct Options {
-    shims: Vec<PathBuf>,
-    time: Duration,
-    seed: u64,
-    fault: String,
-    clock: bool,
-}
-
-fn parse(mut words: impl Iterator<Item = String>) -> Result<Options> {
-    let mut options = Options {
-        shims: Vec::new(),
-        time: Duration::from_secs(60),
-        seed: fastrand::u64(..1 << 32),
-        fault: String::new(),
-        clock: false,
-    };
-    while let Some(word) = words.next() {
-        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
-        match word.as_str() {
-            "--shim" => options.shims.push(value()?.into()),
-            "--seconds" => options.time = Duration::from_secs(number(&value()?)?),
-            "--seed" => options.seed = number(&value()?)?,
-            "--fault" => options.fault = value()?,
-            "--clock" => options.clock = true,
-            _ => return Err(USAGE.into()),
-        }
-    }
-    if options.shims.is_empty() {
-        return Err(USAGE.into());
-    }
-    if let Some(absent) = options.shims.iter().find(|shim| !shim.is_file()) {
-        return Err(format!("there is no shim {}", absent.display()).into());
-    }
-    Ok(options)
-}
-
-fn number(text: &str) -> Result<u64> {
-    let number = text.parse();
-    number.map_err(|_| format!("not a number: {text}").into())
 }
 
 /// What came of one kind of fault.
@@ -98,7 +88,7 @@ fn run(options: &Options) -> Result<bool> {
     // Each kind at least once with each shim, however little time there is.
     let least = chosen.len() * options.shims.len();
     for turn in 0.. {
-        if turn >= least && begin.elapsed() >= options.time {
+        if turn >= least && begin.elapsed() >= Duration::from_secs(options.seconds) {
             break;
         }
         let fault = chosen[turn % chosen.len()];
@@ -180,12 +170,19 @@ fn report(out: &mut impl Write, tallies: &BTreeMap<&str, Tally>, time: Duration)
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+    use clap::CommandFactory;
+
     use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Options::command().debug_assert();
+    }
 
     fn options(words: &[&str]) -> Options {
         let shim = std::env::current_exe().unwrap();
-        let words = [&["--shim", shim.to_str().unwrap()], words].concat();
-        parse(words.into_iter().map(str::to_owned)).unwrap()
+        let words = [&["chaos", "--shim", shim.to_str().unwrap()], words].concat();
+        Options::try_parse_from(words).unwrap()
     }
 
     #[test]

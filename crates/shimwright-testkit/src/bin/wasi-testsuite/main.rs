@@ -14,29 +14,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use clap::Parser;
 use shimwright_testkit::{Containerd, Result};
 
 use run::Outcome;
 use spec::Spec;
 
-const USAGE: &str = "\
-usage: wasi-testsuite --shim PATH [--list] [--only TEXT] DIRECTORY...
-
-Each NAME.wasm in a DIRECTORY is a test. NAME.json says what it is given and what must come of it,
-as WebAssembly/wasi-testsuite specifies.";
-
 fn main() -> ExitCode {
-    let outcome = Arguments::parse(std::env::args().skip(1)).and_then(|arguments| {
-        let tests = tests(&arguments)?;
-        if arguments.list {
-            for test in &tests {
-                println!("{}", test.title());
-            }
-            return Ok(true);
-        }
-        run_all(&arguments.shim, &tests)
-    });
-    match outcome {
+    match run(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -46,33 +31,36 @@ fn main() -> ExitCode {
     }
 }
 
-#[derive(Debug, Default)]
+/// Each NAME.wasm in a DIRECTORY is a test. NAME.json says what it is given and what must come of it,
+/// as WebAssembly/wasi-testsuite specifies.
+#[derive(Debug, Parser)]
+#[command(name = "wasi-testsuite")]
 struct Arguments {
-    shim: PathBuf,
+    /// The shim that runs them
+    #[arg(long, value_name = "PATH", required_unless_present = "list")]
+    shim: Option<PathBuf>,
+    /// Print their names
+    #[arg(long)]
     list: bool,
+    /// Those whose names hold this text
+    #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Directories with .wasm files
+    #[arg(value_name = "DIRECTORY", required = true)]
     directories: Vec<PathBuf>,
 }
 
-impl Arguments {
-    fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
-        let mut arguments = Self::default();
-        while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
-            match word.as_str() {
-                "--shim" => arguments.shim = value()?.into(),
-                "--only" => arguments.only = Some(value()?),
-                "--list" => arguments.list = true,
-                option if option.starts_with('-') => return Err(USAGE.into()),
-                directory => arguments.directories.push(directory.into()),
-            }
+/// Runs the tests, or lists them, and says whether none has failed.
+fn run(arguments: &Arguments) -> Result<bool> {
+    let tests = tests(arguments)?;
+    if arguments.list {
+        for test in &tests {
+            println!("{}", test.title());
         }
-        let complete = arguments.list || arguments.shim != Path::new("");
-        if !complete || arguments.directories.is_empty() {
-            return Err(USAGE.into());
-        }
-        Ok(arguments)
+        return Ok(true);
     }
+    let shim = arguments.shim.as_deref().ok_or("--shim is missing")?;
+    run_all(shim, &tests)
 }
 
 /// A `.wasm` file, and what belongs to it.
@@ -161,4 +149,22 @@ fn run_all(shim: &Path, tests: &[Test]) -> Result<bool> {
         begin.elapsed().as_secs_f32()
     );
     Ok(failed == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn a_shim_is_needed_unless_tests_are_listed() {
+        Arguments::command().debug_assert();
+        let parse = |words: &[&str]| Arguments::try_parse_from([&["x"], words].concat());
+        assert!(parse(&["directory"]).is_err());
+        assert!(parse(&["--list", "directory"]).unwrap().shim.is_none());
+        assert!(parse(&["--shim", "a"]).is_err());
+    }
 }

@@ -14,24 +14,7 @@ use shimwright_testkit::protos::ttrpc::{Code, Request};
 use shimwright_testkit::{Bundle, Containerd, Shim, poll, poll_for};
 
 use crate::crash::{compiler, slow_to_compile};
-use crate::{containerd, finish, lives};
-
-/// Makes a test of each function for each engine that compiles ahead of time.
-macro_rules! for_each_compiler {
-    ($($name:ident)*) => {
-        mod compiling {
-            mod wasmtime {
-                $(#[test] fn $name() { super::super::$name("containerd-shim-wasmtime-v1"); })*
-            }
-            mod wasmer {
-                $(#[test] fn $name() { super::super::$name("containerd-shim-wasmer-v1"); })*
-            }
-            mod wasmedge {
-                $(#[test] fn $name() { super::super::$name("containerd-shim-wasmedge-v1"); })*
-            }
-        }
-    };
-}
+use crate::{containerd, finish, for_each_compiler, lives};
 
 for_each_compiler! {
     a_compiler_has_nothing_and_is_held_to_little
