@@ -1,4 +1,4 @@
-//! Mounting the root file system that containerd describes, and unmounting it.
+//! Mounts and unmounts the root file system that containerd describes.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,5 @@
-//! What a WebAssembly guest may use at most: set for the node, and narrowed by whoever runs it.
+//! The limits of WebAssembly guests in the sandbox: narrowed by annotations and variables, applied to
+//! the spec.
 
 use std::collections::HashMap;
 use std::path::Path;

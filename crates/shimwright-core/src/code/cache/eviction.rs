@@ -1,4 +1,4 @@
-//! Keeping the cache within its size: what was used least recently goes first.
+//! Keeps the cache within its size: removes the least recently used artifacts first.
 
 use std::fs::{DirEntry, File};
 use std::io;

@@ -1,4 +1,4 @@
-//! Which variables of its container a guest is given.
+//! The container's variables that a guest gets.
 
 use std::fmt::{self, Display};
 
