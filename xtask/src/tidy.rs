@@ -2,6 +2,7 @@
 
 mod api;
 mod arrows;
+mod claims;
 mod commands;
 mod engines;
 mod exceptions;
@@ -152,6 +153,7 @@ fn check(tree: &Tree, syntax: &Syntax, options: Options) -> Result<Vec<String>> 
         symbols::check(tree, syntax),
         invariants::check(tree, syntax),
         roles::check(tree),
+        claims::check(tree),
         picture::check(tree),
         unused::check(tree, &packages),
         sizes::check(tree, syntax, &mut exceptions),

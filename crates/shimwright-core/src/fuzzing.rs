@@ -1,7 +1,7 @@
-//! The parsers of what others hand us, for the targets in `fuzz/`. A parser may refuse anything, but
-//! must not panic, and what it accepts must be what the rest relies on.
+//! The parsers of external input, for the targets in `fuzz/`. A parser may refuse any input, but
+//! must not panic, and what it accepts must be what the rest of core relies on.
 //!
-//! The inputs that the targets begin with are run by a test below too.
+//! A test below runs the first inputs of the targets too.
 
 use std::collections::HashMap;
 use std::path::Path;

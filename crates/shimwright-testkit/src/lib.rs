@@ -220,7 +220,7 @@ impl Drop for Containerd {
         for mount in left.mounts.iter().rev() {
             let _ = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
         }
-        // What has been killed is in its control group until the kernel is done with it.
+        // What has been killed is in its cgroup until the kernel is done with it.
         let _ = poll_for(Duration::from_secs(5), || {
             let mut cgroups = snapshot::namespace_cgroups(&self.namespace);
             cgroups.extend(self.snapshot().cgroups);

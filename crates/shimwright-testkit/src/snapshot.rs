@@ -1,4 +1,4 @@
-//! What shims leave on a machine: processes, mounts, control groups and sockets.
+//! What shims leave on a machine: processes, mounts, cgroups and sockets.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -69,7 +69,7 @@ impl Snapshot {
     }
 }
 
-/// The control groups of the namespace itself, which shims create but containerd removes.
+/// The cgroups of the namespace itself, which shims create but containerd removes.
 pub(crate) fn namespace_cgroups(namespace: &str) -> Vec<PathBuf> {
     let mounted = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let hierarchies = mounted.lines().filter_map(|line| {

@@ -52,18 +52,25 @@ pub(super) fn circles(arrows: &BTreeSet<(String, String)>) -> BTreeSet<Vec<Strin
 
 /// Reads all of core.
 pub(super) fn read(tree: &Tree) -> Result<Arrows> {
-    let exports = exports(&tree.text(&format!("{CORE}lib.rs")))?;
-    let mut arrows = Arrows::new();
+    let exports = exports(&parse(tree, &format!("{CORE}lib.rs"))?);
+    let mut files = Vec::new();
     for path in tree.with_extension("rs") {
-        let Some(inner) = path.strip_prefix(CORE) else {
-            continue;
-        };
-        let module = module(inner);
+        if let Some(inner) = path.strip_prefix(CORE) {
+            files.push((inner, module(inner), parse(tree, path)?));
+        }
+    }
+    let tests: Vec<_> = files
+        .iter()
+        .flat_map(|(_, module, file)| test_modules(module, file))
+        .collect();
+    let mut arrows = Arrows::new();
+    for (inner, module, file) in files {
         let from = module.first().cloned().unwrap_or_default();
-        if from.is_empty() || ROOTS.contains(&&*from) {
+        let is_test = tests.iter().any(|test| module.starts_with(test));
+        if is_test || ROOTS.contains(&&*from) {
             continue;
         }
-        for to in uses(&tree.text(path), module)? {
+        for to in uses(&file, module) {
             let to = exports.get(&to).unwrap_or(&to).clone();
             if to != from {
                 let files = arrows.entry((from.clone(), to)).or_default();
@@ -74,6 +81,21 @@ pub(super) fn read(tree: &Tree) -> Result<Arrows> {
     Ok(arrows)
 }
 
+fn parse(tree: &Tree, path: &str) -> Result<syn::File> {
+    syn::parse_file(&tree.text(path)).map_err(|err| error!("cannot parse {path}: {err}"))
+}
+
+/// The modules in files of their own that a file declares for tests only.
+fn test_modules(module: &[String], file: &syn::File) -> Vec<Vec<String>> {
+    let modules = file.items.iter().filter_map(|item| match item {
+        syn::Item::Mod(item) if item.content.is_none() && is_test(&item.attrs) => Some(item),
+        _ => None,
+    });
+    modules
+        .map(|item| [module, &[item.ident.to_string()]].concat())
+        .collect()
+}
+
 /// The path of the module that a file is.
 fn module(file: &str) -> Vec<String> {
     let file = file.strip_suffix(".rs").unwrap_or(file);
@@ -82,8 +104,7 @@ fn module(file: &str) -> Vec<String> {
 }
 
 /// What `lib.rs` exports again, each name with its folder.
-fn exports(text: &str) -> Result<BTreeMap<String, String>> {
-    let file = syn::parse_file(text).map_err(|err| error!("cannot parse lib.rs: {err}"))?;
+fn exports(file: &syn::File) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for item in &file.items {
         if let syn::Item::Use(item) = item {
@@ -94,7 +115,7 @@ fn exports(text: &str) -> Result<BTreeMap<String, String>> {
             }
         }
     }
-    Ok(found)
+    found
 }
 
 /// Every path of a `use` declaration.
@@ -123,14 +144,13 @@ fn flatten(tree: &syn::UseTree, mut before: Vec<String>) -> Vec<Vec<String>> {
 }
 
 /// The first names behind the crate's root of all paths in a file.
-fn uses(text: &str, module: Vec<String>) -> Result<BTreeSet<String>> {
-    let file = syn::parse_file(text).map_err(|err| error!("cannot parse {module:?}: {err}"))?;
+fn uses(file: &syn::File, module: Vec<String>) -> BTreeSet<String> {
     let mut visitor = Visitor {
         module,
         found: BTreeSet::new(),
     };
-    visitor.visit_file(&file);
-    Ok(visitor.found)
+    visitor.visit_file(file);
+    visitor.found
 }
 
 struct Visitor {
@@ -252,10 +272,8 @@ mod tests {
     use crate::tidy::tree;
 
     fn folders(module_file: &str, text: &str) -> Vec<String> {
-        uses(text, module(module_file))
-            .unwrap()
-            .into_iter()
-            .collect()
+        let file = syn::parse_file(text).unwrap();
+        uses(&file, module(module_file)).into_iter().collect()
     }
 
     #[test]
@@ -271,6 +289,22 @@ mod tests {
             folders("shim/mod.rs", "pub(in crate::x) struct A;"),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn files_of_tests_do_not_count() {
+        let (_kept, tree) = tree::of(&[
+            ("crates/shimwright-core/src/lib.rs", ""),
+            (
+                "crates/shimwright-core/src/sys/mod.rs",
+                "#[cfg(test)]\nmod tests;",
+            ),
+            (
+                "crates/shimwright-core/src/sys/tests.rs",
+                "use crate::shim;",
+            ),
+        ]);
+        assert_eq!(read(&tree).unwrap(), Arrows::new());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Freezing every process of a container, and thawing them.
+//! Freezes and thaws all processes of a container.
 
 use std::io;
 use std::path::PathBuf;

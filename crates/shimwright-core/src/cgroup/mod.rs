@@ -1,8 +1,8 @@
-//! The cgroups of one container: which they are, what runs in them, ending and removing them.
+//! The cgroups of one container: their paths, their processes, killing and removing them.
 //!
-//! libcontainer makes them. This module finds them again from the kernel's own account of the
-//! container's first process, so that cleaning up depends neither on how the path was spelled in
-//! the spec (`cgroupsPath`, also systemd's `slice:prefix:name`) nor on a library's state file.
+//! libcontainer creates them. This module finds them from the kernel's record of the container's
+//! first process, so that cleanup depends neither on the spelling of the path in the spec
+//! (`cgroupsPath`, also systemd's `slice:prefix:name`) nor on a library's state file.
 //!
 //! What differs between the versions is behind [`Version`], in `v1` and `v2` of each topic.
 

@@ -1,4 +1,4 @@
-//! Waiting until the kernel says that something has happened in a cgroup.
+//! Waits for a notification of the kernel about a cgroup.
 
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! Noticing that the kernel has ended processes of a container for lack of memory.
+//! Notices that the kernel's OOM killer has ended processes of a container.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! containerd's content store, by its gRPC API: the part that does input and output.
 //!
-//! It happens in a fetcher, a process of its own: a gRPC client would stay in the shim's memory, and
-//! the launcher, being a fork of a process with an async runtime, cannot have another one.
+//! A fetcher does this, a separate process: a gRPC client would stay in the shim's memory, and the
+//! launcher is a fork of a process with an async runtime, so it cannot have another one.
 
 use std::fs::File;
 use std::future::Ready;

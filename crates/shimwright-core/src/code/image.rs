@@ -1,4 +1,4 @@
-//! Which layers of an image are WebAssembly: decided from its manifest, without input or output.
+//! Decides from its manifest which layers of an image are WebAssembly, without input or output.
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 

@@ -1,7 +1,7 @@
-//! The bundle: the directory containerd makes for a container, and what we keep in it.
+//! The bundle: the directory that containerd makes for a container, and our files in it.
 //!
-//! All that a cleaner needs is in `shimwright/` inside the bundle, so it lives exactly as long as
-//! containerd's own record of the container.
+//! Everything that `delete` needs is in `shimwright/` inside the bundle, so it lives exactly as
+//! long as containerd's own record of the container.
 
 use std::collections::HashMap;
 use std::io::{self, Write};

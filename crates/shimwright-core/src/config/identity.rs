@@ -1,4 +1,4 @@
-//! A process that is recognised after its pid was given to another.
+//! The identity of a process: its pid and start time, because the kernel reuses pids.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! What containerd and the node hand over, parsed into types, and the record for a cleaner.
+//! Input of containerd and the node, parsed into types, and the record for cleanup.
 
 pub(crate) mod bundle;
 pub(crate) mod identity;

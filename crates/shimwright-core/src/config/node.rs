@@ -1,4 +1,4 @@
-//! The node's own configuration file: what guests may use at most, the cache, and the shims.
+//! The node's configuration file: limits of guests, the cache, compiling, and the shims.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What is known about a container, on disk, for a process that cleans up after a dead shim.
+//! The record of a container on disk, for the process that cleans up after a dead shim.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Removing what is left of a container. Every function here may be called any number of times.
+//! Removes what is left of a container. Every function here is idempotent.
 
 use std::io;
 use std::os::fd::OwnedFd;

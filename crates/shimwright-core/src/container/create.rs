@@ -1,4 +1,4 @@
-//! Creating a container: from a bundle to a first process that waits for `start`.
+//! Creates a container: from a bundle to a first process that waits for `start`.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;

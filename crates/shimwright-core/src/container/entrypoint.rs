@@ -1,4 +1,4 @@
-//! What a container is to run: found inside its root file system, and told apart by its content.
+//! What a container runs: found inside its root file system, classified by its content.
 
 use std::fs::File;
 use std::io::{self, Read};

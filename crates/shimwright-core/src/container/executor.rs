@@ -1,7 +1,7 @@
-//! The last steps of a container's process before it becomes what it was made for.
+//! The last steps of a container's process before it executes its program.
 //!
-//! Everything here runs inside the finished sandbox, after `start`, in a process that was forked
-//! from the launcher and set up by libcontainer.
+//! All of this runs inside the finished sandbox, after `start`, in a process that the launcher
+//! forked and libcontainer set up.
 
 use std::collections::HashMap;
 use std::ffi::CString;

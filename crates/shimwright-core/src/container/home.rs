@@ -1,7 +1,7 @@
-//! The variable `HOME` of a process that has none.
+//! The variable `HOME` of a process without one.
 //!
-//! It is looked up here, outside of the container, as text. The C library would look it up inside, and
-//! load the name service modules of the image for that.
+//! It is read here, outside the container, as text. The C library would read it inside the
+//! container, and load the image's name service modules for that.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! A further process in a running container: `exec`.
+//! An additional process in a running container: `exec`.
 //!
-//! It gets everything the container's first process has: cgroups, namespaces, root file
-//! system, seccomp filter. The namespaces are entered by one call with a handle on that process
-//! (`setns(2)` with a pidfd), so they cannot be those of another one; the rest is libcontainer's
+//! It gets everything that the container's first process has: cgroups, namespaces, root file
+//! system, seccomp filter. One call with a handle on that process (`setns(2)` with a pidfd) enters
+//! all namespaces, so they cannot be those of another process. The rest is libcontainer's
 //! `container_init_process`, as for the first process.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

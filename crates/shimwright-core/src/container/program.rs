@@ -1,5 +1,4 @@
-//! What a process of a container is going to execute: the engine with a module, or a program of
-//! the image.
+//! What a process of a container executes: the engine with a module, or a program of the image.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! Mounting the root file system that containerd describes, and unmounting it.
+//! Mounts and unmounts the root file system that containerd describes.
 
 use std::fs::File;
 use std::io;
@@ -98,7 +98,7 @@ pub(crate) fn refuse_kernels_volumes(mounts: &[spec::Mount]) -> Result<(), Error
             continue;
         };
         let cannot_look = || format!("look at the volume {}", source.display());
-        // A missing one is refused by whoever mounts it, with its name.
+        // The mount refuses a missing one, with its name.
         let Ok(source) = std::fs::canonicalize(source) else {
             continue;
         };

@@ -132,7 +132,7 @@ impl Console {
         })
     }
 
-    /// The socket, for whoever connects by itself.
+    /// The socket, for a caller that connects by itself.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

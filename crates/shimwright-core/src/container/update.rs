@@ -1,4 +1,4 @@
-//! Changing what a container that runs may use: its limits and its device rules, all or none.
+//! Changes the limits and the device rules of a running container, all or none.
 
 use std::io;
 use std::path::PathBuf;

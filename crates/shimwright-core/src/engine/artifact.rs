@@ -67,7 +67,7 @@ impl std::fmt::Display for Kind {
 pub enum Artifact {
     /// WebAssembly from the image, not yet validated.
     Wasm(Wasm),
-    /// Output of this engine's [`Precompiler`].
+    /// Output of this engine's [`Precompiler`](crate::Precompiler).
     Precompiled(Precompiled),
 }
 
@@ -142,9 +142,9 @@ impl Wasm {
 
 /// Native code that this shim compiled earlier.
 ///
-/// Only the cache makes one, after checking the key and the digest, or [`compile`](Self::compile)
-/// from a [`Precompiler`]'s own output. An engine may therefore justify its `unsafe` loader by
-/// having received this type.
+/// Core makes one only from the output of this engine's own [`Precompiler`](crate::Precompiler):
+/// from the cache, after checking the key and the digest. So an engine may justify its `unsafe`
+/// loader by having received this type.
 #[derive(Debug)]
 pub struct Precompiled {
     /// Until it is loaded.

@@ -1,4 +1,4 @@
-//! Everything an engine needs to know for one run.
+//! Everything that an engine needs for one run.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

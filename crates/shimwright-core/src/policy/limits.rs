@@ -1,4 +1,5 @@
-//! What a WebAssembly guest may use at most: set for the node, and narrowed by whoever runs it.
+//! The limits of WebAssembly guests in the sandbox: narrowed by annotations and variables, applied to
+//! the spec.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -272,7 +273,7 @@ mod tests {
     fn the_guest_is_given_the_variables_that_are_named() {
         let some = limits("environment = ['APP_*']");
         assert!(some.shows("APP_KEY") && !some.shows("PATH"));
-        // Whoever serves the guest reads these.
+        // The server of the guest reads these.
         assert!(some.shows("SHIMWRIGHT_HTTP_ADDRESS") && some.shows("WASMTIME_HTTP_BACKLOG"));
         assert!(!some.shows("SHIMWRIGHT_TIME_LIMIT"));
         assert!(limits("").shows("PATH"));

@@ -1,4 +1,4 @@
-//! What a WebAssembly guest is given of its container, decided here once for every engine.
+//! What a WebAssembly guest may see and use. Core decides it for every engine.
 
 pub(crate) mod capabilities;
 mod limits;

@@ -1,10 +1,9 @@
-//! Memory that a process which waits does not need.
+//! Releases memory that a waiting process does not need.
 //!
-//! Starting runs through megabytes of code: an engine is made, a guest linked, a sandbox built.
-//! Those pages stay mapped and count as the process's memory although what waits needs next to
-//! nothing of them. They are unmapped once the process has settled, and what is touched again comes
-//! back from the page cache, as it does whenever the kernel itself takes such pages away. What was
-//! freed on the heap is given back too.
+//! Starting runs through megabytes of code: it builds an engine, links a guest, builds a sandbox.
+//! These pages stay mapped and count as the process's memory, although waiting needs almost none of
+//! them. They are unmapped when the process has settled; a page that is used again comes back from
+//! the page cache, as after reclaim by the kernel. Free heap memory is returned too.
 
 use std::ffi::c_void;
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! The launcher: a short-lived process that does for the shim what blocks or changes the process
-//! it happens in.
+//! The launcher: a short-lived fork of the shim process that does what may block or changes the
+//! process that does it.
 //!
-//! It is a fork of the shim process. It is given values that say which descriptors they need, and
-//! answers with one value, whose descriptors are sent along.
+//! It gets values that say which descriptors they need, and answers with one value, whose descriptors
+//! are sent along.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::marker::PhantomData;

@@ -1,4 +1,4 @@
-//! Processes of ours: the roles of the binary, the launcher, and who waits for children.
+//! Our processes: the roles of the binary, the launcher, and the reaper of children.
 
 pub(crate) mod handle;
 pub(crate) mod idle;

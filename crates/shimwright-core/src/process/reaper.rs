@@ -35,8 +35,8 @@ impl Reaper {
         Launching { reaper: self }
     }
 
-    /// Has whoever awaits the receiver learn how a child ended that was forked just now: nothing
-    /// may be awaited between the fork and this call.
+    /// Sends the receiver the status of a child that was forked just now. Await nothing between the
+    /// fork and this call.
     pub(crate) fn expect(&self, pid: i32) -> oneshot::Receiver<Status> {
         let (sender, receiver) = oneshot::channel();
         self.lock().awaited.insert(pid, sender);

@@ -1,7 +1,7 @@
 //! The roles in which our program executes itself, named by environment variables.
 //!
-//! Nobody outside can choose one: containerd passes an administrator's variables only, and a
-//! guest's variables are never those of a process of ours.
+//! Nobody outside can choose a role: containerd passes only an administrator's variables, and our
+//! processes never get a guest's variables.
 
 use std::fmt::{self, Display, Formatter};
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! The engine of this binary, as the rest of the crate sees it.
+//! The engine of this binary, for the rest of the crate.
 
 use crate::engine::{BoxError, Engine, Options};
 use crate::error::Error;

@@ -1,7 +1,8 @@
-//! The runner: the container's first process, which is our own program in a fresh address space.
+//! The runner: the container's first process, which executes our own program in a fresh address
+//! space.
 //!
-//! It starts inside the finished sandbox, with no file of the node open but its configuration and its
-//! artifact, and no environment but the number of the descriptor that holds the configuration.
+//! It starts inside the finished sandbox. Its only open files of the node are its configuration and
+//! its artifact; its only variable is the number of the descriptor with its configuration.
 
 mod config;
 pub(crate) mod host;

@@ -23,7 +23,7 @@ const RUNNING: &str = "/proc/self/exe";
 ///
 /// # Errors
 ///
-/// That there is neither a read-only mount nor a copy to be had.
+/// Neither a read-only mount nor a copy is possible.
 pub(crate) fn program() -> io::Result<OwnedFd> {
     // Also if a filter of system calls, such as that of a container around us, refuses.
     behind_a_mount()

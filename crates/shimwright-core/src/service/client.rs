@@ -1,8 +1,8 @@
-//! Who waits for the outcome of a call.
+//! The client that waits for the result of a call.
 //!
-//! The server drops the future that answers a call when its connection ends or its time is over.
-//! What the call does goes on in a task of its own, so that nothing is left half made, but is told:
-//! by a pipe, which a launcher can watch too.
+//! The server drops the future of a call when the connection ends or the time is over. The work
+//! goes on in a task of its own, so that it is never left half done, but it is told by a pipe,
+//! which a launcher can watch too.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! Telling containerd what happened, in the order it happened.
+//! Publishes events to containerd, in the order in which they happened.
 //!
 //! One queue for the whole shim keeps the order. The event at its head is sent again until
 //! containerd has it, so a restart of containerd loses nothing; what can pile up meanwhile is

@@ -1,4 +1,4 @@
-//! The streams of one process, from the shim's side: a task's first process or an exec.
+//! The shim's side of the streams of one process: a task's first process or an exec.
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,5 +1,5 @@
-//! The Task service: one function for each call, and the only place, with `service/reply.rs`,
-//! where the tasks of this shim meet the messages of the protocol.
+//! The Task service: one function for each call. With `service/reply.rs` it translates between the
+//! tasks of this shim and the messages of the Task API.
 
 mod client;
 mod control;

@@ -1,4 +1,4 @@
-//! Our types as messages of the protocol.
+//! Our types as messages of the Task API.
 
 use std::time::SystemTime;
 

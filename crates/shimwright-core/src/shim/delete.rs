@@ -1,4 +1,4 @@
-//! `delete`: removes what a dead shim has left of one container, and says how it ended.
+//! `delete`: removes what a dead shim has left of one container, and reports its exit status.
 //!
 //! containerd calls it whenever it has lost a shim, possibly twice, possibly while nothing is
 //! there, and waits 5 seconds. It prints a `DeleteResponse`, and nothing else.

@@ -104,7 +104,7 @@ impl Shim {
         match self.command() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                // containerd shows this line to whoever asked for the container.
+                // containerd shows this line to the client that asked for the container.
                 let _ = writeln!(std::io::stderr(), "{}", error::chain(&error));
                 ExitCode::FAILURE
             }

@@ -239,7 +239,7 @@ mod tests {
             (UnixListener::bind(&socket).unwrap(), socket)
         };
         let (found, socket) = bind("found");
-        // It only looks whether somebody listens.
+        // It only checks whether the socket accepts connections.
         drop(std::os::unix::net::UnixStream::connect(&socket).unwrap());
         assert!(!block_on(abandon(&found, &socket)));
         assert!(socket.exists());

@@ -1,4 +1,4 @@
-//! `start`: finds the shim process of a container's group, or starts one, and prints its address.
+//! `start`: finds or starts the shim process of a container's group, and prints its address.
 
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::{AsFd, AsRawFd};

@@ -1,7 +1,7 @@
-//! A stream that leads nowhere: a null device of this process's own.
+//! A stream that leads nowhere: this process's own null device.
 //!
-//! A process that joins a container keeps what it is given, and root there can change the mode of
-//! what it holds. That of the node is the node's, so nobody is given it.
+//! A process that joins a container keeps its descriptors, and root in the container can change the
+//! mode of what they refer to. So nobody gets the node's null device.
 
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;

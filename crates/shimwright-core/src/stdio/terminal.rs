@@ -1,5 +1,5 @@
-//! The shim's end of a terminal: what the process writes goes to the client's output FIFO, what the
-//! client types goes to the process.
+//! The shim's end of a terminal: copies the process's output to the client's FIFO, and the client's
+//! input to the process.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -1,5 +1,5 @@
-//! The names of streams in a request: paths, and URIs, which are taken apart as by Go's `net/url`,
-//! with which containerd's clients put them together.
+//! The names of streams in a request: paths and URIs. URIs are parsed like Go's `net/url`, with
+//! which containerd's clients build them.
 
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;

@@ -1,4 +1,4 @@
-//! Replacing this process by another program.
+//! Replaces this process by another program.
 
 use std::ffi::{CStr, CString};
 use std::io;

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Takes an exclusive lock of one byte of `file`, which ends with the open file description
-/// (`F_OFD_SETLK` of `fcntl(2)`), and tells whether it was to be had.
+/// (`F_OFD_SETLK` of `fcntl(2)`), and returns whether it was free.
 pub(crate) fn try_lock_byte(file: BorrowedFd<'_>, offset: i64) -> io::Result<bool> {
     match lock(file, offset, libc::F_OFD_SETLK) {
         Ok(()) => Ok(true),

@@ -1,4 +1,4 @@
-//! Mappings, files in memory, huge pages, and pages to let go of.
+//! Mappings, files in memory, huge pages, and releasing pages.
 
 use std::ffi::CStr;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! The control groups of a container.
+//! The cgroups of a container.
 
 mod limits;
 mod pause;
@@ -79,7 +79,7 @@ fn running_program(engine: &str, what: &str, written: &str) -> (Containerd, Shim
     (containerd, shim, output)
 }
 
-/// Whether control groups are of version 2 only, where all controllers share a hierarchy.
+/// Whether cgroups are of version 2 only, where all controllers share a hierarchy.
 pub(crate) fn unified() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }

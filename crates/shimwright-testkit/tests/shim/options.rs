@@ -46,7 +46,7 @@ pub(crate) fn request(bundle: &Bundle, options: Any) -> CreateTaskRequest {
     }
 }
 
-/// A control group in every hierarchy that is mounted, removed in the end.
+/// A cgroup in every hierarchy that is mounted, removed in the end.
 struct Group(Vec<PathBuf>);
 
 impl Group {

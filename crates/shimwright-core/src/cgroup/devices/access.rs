@@ -1,4 +1,4 @@
-//! What a device rule is about: devices, and what is done to them.
+//! Devices, and the kinds of access to them, as device rules name them.
 
 use std::fmt;
 

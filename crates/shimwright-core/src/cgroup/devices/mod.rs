@@ -1,8 +1,8 @@
-//! Which devices the processes of a container may open and make.
+//! The devices that the processes of a container may open and create.
 //!
-//! On cgroup v1 the `devices` controller keeps to the rules (`cgroup-v1/devices.rst`). cgroup v2 has
-//! none: there a program of ours is attached to the container's group (`cgroup-v2.rst`, "Device
-//! controller"). A container for which neither can be done is refused.
+//! cgroup v1 enforces the rules with the `devices` controller (`cgroup-v1/devices.rst`). cgroup v2
+//! has no such controller: a BPF program is attached to the container's cgroup (`cgroup-v2.rst`,
+//! "Device controller"). If neither is possible, the create fails.
 
 mod access;
 mod program;

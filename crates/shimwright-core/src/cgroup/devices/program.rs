@@ -1,4 +1,4 @@
-//! Device rules as a program that the kernel asks on cgroup v2 (`BPF_PROG_TYPE_CGROUP_DEVICE`).
+//! Device rules as a BPF program for cgroup v2 (`BPF_PROG_TYPE_CGROUP_DEVICE`).
 //!
 //! The program decides as the `devices` controller of cgroup v1 does (`match_exception` and
 //! `match_exception_partial` in `security/device_cgroup.c`), so that a spec means the same on both.

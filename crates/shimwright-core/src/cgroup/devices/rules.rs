@@ -1,4 +1,4 @@
-//! The device rules of a spec, applied one after the other: a later one wins.
+//! The device rules of a spec, applied in order: a later rule wins.
 //!
 //! The order, the devices that every container may use, and what cannot be kept to on cgroup v1 are
 //! runc's (`devices_emulator.go` of opencontainers/cgroups, `AllowedDevices` of its `specconv`), but

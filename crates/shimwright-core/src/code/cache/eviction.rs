@@ -1,4 +1,4 @@
-//! Keeping the cache within its size: what was used least recently goes first.
+//! Keeps the cache within its size: removes the least recently used artifacts first.
 
 use std::fs::{DirEntry, File};
 use std::io;
@@ -40,7 +40,7 @@ pub(super) fn sweep(directory: &Path, lock: &File, most: u64, keep: &str) -> io:
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         match name.split_once('.') {
-            // Whoever compiles holds the lock.
+            // The compiling launcher holds the lock.
             Some((key, _))
                 if is_key(key) && sys::lock::try_lock_byte(lock.as_fd(), lock_offset(key))? =>
             {

@@ -1,7 +1,7 @@
-//! Precompiled artifacts: compiled once on this machine, then shared by every container.
+//! Precompiled artifacts: compiled once on this machine, then shared by all containers.
 //!
-//! One directory per key, named after all that the native code depends on; in it one file, named
-//! after the digest of its content. Both are made aside and renamed into place.
+//! There is one directory for each key, named after everything that the native code depends on. It
+//! holds one file, named after the digest of its content. Both are created elsewhere and renamed.
 
 mod digests;
 mod eviction;

@@ -1,5 +1,5 @@
-//! What a compiler and a fetcher give up before they read a byte of an image: their user, the
-//! file systems, the network, and all system calls but a few.
+//! What a compiler and a fetcher give up before they read a byte of an image: their user, the file
+//! systems, the network, and almost all system calls.
 
 use std::io;
 use std::mem::offset_of;

@@ -1,8 +1,8 @@
-//! The compiler: a process of its own, without files of the node, network or privileges, that turns
+//! The compiler: a separate process, without files of the node, network or privileges, that turns
 //! one WebAssembly binary into native code.
 //!
-//! The binary is untrusted input to a large program. What can go wrong there must not happen in
-//! the shim, nor with the shim's rights.
+//! A large program reads untrusted input here, so it must not run in the shim, nor with the shim's
+//! privileges.
 
 mod group;
 mod jail;

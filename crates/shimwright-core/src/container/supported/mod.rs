@@ -1,5 +1,5 @@
-//! What a spec may not ask for: fields that neither this crate nor libcontainer acts on, where
-//! doing nothing would leave a container with less isolation, or less of a limit, than it was given.
+//! Refuses fields of a spec that neither this crate nor libcontainer implements, if ignoring them
+//! would leave a container less isolated or less limited.
 //!
 //! `docs/oci-fields.md` lists every field of the OCI runtime spec and what happens to it. The tests
 //! compare it with the types of `oci-spec` and with this module. What runc refuses is refused here

@@ -1,4 +1,4 @@
-//! Which variables of its container a guest is given.
+//! The container's variables that a guest gets.
 
 use std::fmt::{self, Display};
 
@@ -15,7 +15,7 @@ enum Name {
     BeginsWith(String),
 }
 
-/// Why a name is none.
+/// The text is not a valid name of a variable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not the name of a variable, or the beginning of one and an asterisk")]
 pub(crate) struct NotAName(String);

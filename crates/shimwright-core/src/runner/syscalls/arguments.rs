@@ -1,4 +1,4 @@
-//! The arguments that engines give to calls which can do more.
+//! The arguments that engines pass to system calls that can do more.
 
 #[cfg(target_arch = "x86_64")]
 pub(super) const ARCH_SET_FS: i32 = 0x1002;

@@ -1,9 +1,9 @@
-//! The filter of a runner's system calls: what engines need to run a guest, and nothing else.
+//! The system-call filter of a runner: it allows what engines need to run a guest.
 //!
-//! It lies on top of the filter of the container's spec, as the kernel asks both. It is for a guest
-//! that has broken out of its engine: such a guest can execute no program, start no process, enter
-//! or make no namespace, mount nothing, look into no other process, and reach none of the parts
-//! of the kernel that no engine uses.
+//! It applies in addition to the seccomp filter of the container's spec. It restricts a guest that
+//! has broken out of its engine: such a guest cannot execute a program, start a process, enter or
+//! create a namespace, mount, access another process, or reach parts of the kernel that no engine
+//! uses.
 
 mod arguments;
 mod filter;
