@@ -72,8 +72,7 @@ fn the_exit_code_is_the_guests(engine: &str) {
 
 fn a_high_exit_code_is_the_guests(engine: &str) {
     let codes = [126, 134, 255];
-    // The library of wasmi traps on them, a gap that its conformance suite lists.
-    let traps = crate::engine(engine).name == "wasmi";
+    let traps = crate::engine(engine).has_gap("exit_code_wraps");
     check_codes(
         engine,
         codes.map(|code| (code, if traps { 134 } else { code })),

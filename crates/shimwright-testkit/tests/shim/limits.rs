@@ -108,7 +108,7 @@ fn linear_memory_is_limited_and_the_reason_is_told(engine: &str) {
     shim.create(&bundle).unwrap();
     let status = run(&shim, "a");
     let (stdout, stderr) = (stdout.text().unwrap(), stderr.text().unwrap());
-    if engine.contains("wasmer") || engine.contains("wasmedge") {
+    if crate::engine(engine).has_gap("linear_memory_traps_at_its_limit") {
         assert_eq!((status, stdout.as_str()), (1, "out of memory\n"));
     } else {
         assert_eq!((status, stdout.as_str()), (134, ""));
