@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use procfs::process::{MountInfo, Process};
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
 
@@ -52,8 +53,9 @@ pub fn traces() -> Result<BTreeSet<String>> {
             .map(|name| format!("network link {name}")),
     );
     found.extend(network::results(&format!("/{PREFIX}")));
-    let mounts = fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let points = mounted()?
+        .into_iter()
+        .map(|mount| mount.mount_point.display().to_string());
     found.extend(
         points
             .filter(|point| point.contains(&format!("/{PREFIX}")))
@@ -89,43 +91,29 @@ pub struct Descendant {
 }
 
 impl Descendant {
-    fn read(pid: i32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name is in parentheses and may contain anything, also spaces and parentheses.
-        let (head, rest) = stat.rsplit_once(')')?;
-        let name = head.split_once('(')?.1;
-        let mut fields = rest.split_whitespace();
-        let zombie = matches!(fields.next()?, "Z" | "X");
-        let parent = fields.next()?.parse().ok()?;
-        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let words = words
-            .split(|&byte| byte == 0)
-            .filter(|word| !word.is_empty());
-        let mut command_line: Vec<_> = words
-            .map(|word| String::from_utf8_lossy(word).into_owned())
-            .collect();
+    /// None if the process has just ended.
+    fn read(process: &Process) -> Option<Self> {
+        let stat = process.stat().ok()?;
+        let mut command_line = process.cmdline().unwrap_or_default();
         if command_line.is_empty() {
-            command_line.push(name.to_owned());
+            command_line.push(stat.comm);
         }
         Some(Self {
-            pid,
+            pid: stat.pid,
             command_line,
-            parent,
-            zombie,
+            parent: stat.ppid,
+            zombie: matches!(stat.state, 'Z' | 'X'),
         })
     }
 }
 
 /// Every living process below this one, but for those that somebody here waits for.
 pub fn descendants() -> Vec<Descendant> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok());
-        all.extend(pid.and_then(Descendant::read));
-    }
+    let processes = procfs::process::all_processes();
+    let processes = processes.into_iter().flatten().flatten();
+    let mut all: Vec<_> = processes
+        .filter_map(|process| Descendant::read(&process))
+        .collect();
     let own = rustix::process::getpid().as_raw_pid();
     let mut tree = BTreeSet::from([own]);
     // A parent may have a higher number than its child, so one pass is not enough.
@@ -308,10 +296,10 @@ impl Ground {
     /// Mount points that lie in our directory or show something of it, in order of mounting.
     fn mounts(&self) -> Vec<PathBuf> {
         let directory = self.directory.to_string_lossy();
-        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let ours = table.lines().filter(|line| line.contains(&*directory));
-        ours.filter_map(|line| line.split(' ').nth(4))
-            .map(PathBuf::from)
+        let mounts = mounted().unwrap_or_default().into_iter();
+        mounts
+            .filter(|mount| shows(mount, &directory))
+            .map(|mount| mount.mount_point)
             .collect()
     }
 
@@ -320,15 +308,10 @@ impl Ground {
     /// `ctr` puts a container into `/<namespace>/<id>`. Runtimes remove only the last of the two,
     /// because in Kubernetes the first is the pod's and belongs to the kubelet.
     fn cgroups(&self) -> Vec<PathBuf> {
-        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mut found = Vec::new();
-        for line in table.lines() {
-            let file_system = line.split(" - ").nth(1).unwrap_or_default();
-            if !file_system.starts_with("cgroup") {
-                continue;
-            }
-            if let Some(root) = line.split(' ').nth(4) {
-                find_directories(Path::new(root), &self.namespace, 6, &mut found);
+        for mount in mounted().unwrap_or_default() {
+            if mount.fs_type.starts_with("cgroup") {
+                find_directories(&mount.mount_point, &self.namespace, 6, &mut found);
             }
         }
         found
@@ -350,6 +333,21 @@ impl Ground {
             .cloned()
             .collect()
     }
+}
+
+/// What is mounted, in order of mounting.
+fn mounted() -> Result<Vec<MountInfo>> {
+    let own = Process::myself().and_then(|own| own.mountinfo());
+    Ok(own.context("read the mounts")?.0)
+}
+
+/// Whether a mount lies in a directory or shows something of it.
+fn shows(mount: &MountInfo, directory: &str) -> bool {
+    let options = mount.super_options.values().flatten().map(String::as_str);
+    let source = mount.mount_source.iter().map(String::as_str);
+    let mut texts = options.chain(source).chain([mount.root.as_str()]);
+    mount.mount_point.to_string_lossy().contains(directory)
+        || texts.any(|text| text.contains(directory))
 }
 
 fn sockets() -> BTreeSet<PathBuf> {
@@ -400,7 +398,7 @@ mod tests {
 
     #[test]
     fn words_of_a_command_line_are_found() {
-        let own = Descendant::read(rustix::process::getpid().as_raw_pid()).unwrap();
+        let own = Descendant::read(&Process::myself().unwrap()).unwrap();
         assert!(!own.zombie);
         assert_eq!(own.command_line, std::env::args().collect::<Vec<_>>());
     }
