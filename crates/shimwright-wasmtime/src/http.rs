@@ -95,8 +95,14 @@ pub(crate) fn serve(
 ) -> Result<Exit, BoxError> {
     let settings = Settings::new(workload.env())?;
     // Not everything fits into a pool, nor is there always the address space for one.
-    let (engine, handler) =
-        pooled(workload, settings.concurrency).unwrap_or_else(|_| (engine.clone(), handler));
+    let (engine, handler) = pooled(workload, settings.concurrency).unwrap_or_else(|error| {
+        // With all its causes.
+        let why = format!("{error:#}").replace('\n', "; ");
+        report(format_args!(
+            "each instance is allocated separately, so requests take longer: there is no pool: {why}"
+        ));
+        (engine.clone(), handler)
+    });
     let view = View::new(workload)?;
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
