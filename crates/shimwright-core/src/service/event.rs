@@ -1,4 +1,4 @@
-//! What containerd is told: one function for each event.
+//! The events that containerd receives: one function for each.
 
 use containerd_shim_protos::api::CreateTaskRequest;
 use containerd_shim_protos::events::task::{
@@ -13,8 +13,8 @@ use super::reply::{pid, timestamp};
 use super::state::Exited;
 use crate::config::identity::ProcessId;
 
-/// How many reports of missing memory may wait for containerd for each task: it may be away while
-/// a container keeps losing processes.
+/// How many OOM events of a task may wait: containerd may be away while a container keeps losing
+/// processes.
 pub(super) const WAITING_REPORTS: usize = 8;
 
 /// An event of a task.
@@ -96,7 +96,7 @@ impl Event {
         })
     }
 
-    /// `id` is that of the exec, or of the container again.
+    /// `id` is the id of the exec; for the first process it is the container's.
     pub(super) fn exited(container: &str, id: &str, process: ProcessId, exited: Exited) -> Self {
         Self::Exited(TaskExit {
             container_id: container.to_owned(),
@@ -146,8 +146,7 @@ impl Event {
         }
     }
 
-    /// How many equal events may wait, for what can happen to a task any number of times without a
-    /// call of containerd.
+    /// How many equal events may wait. Only events that no call of containerd causes need a bound.
     pub(super) fn most(&self) -> Option<usize> {
         matches!(self, Self::OutOfMemory(_)).then_some(WAITING_REPORTS)
     }

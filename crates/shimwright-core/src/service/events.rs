@@ -2,8 +2,8 @@
 //!
 //! One queue for the whole shim keeps the order. The event at its head is sent again until
 //! containerd has it, so a restart of containerd loses nothing; what can pile up meanwhile is
-//! bounded by the tasks that exist. An event that containerd refuses several times is lost, so
-//! that it does not hold up those of other tasks.
+//! bounded by the tasks that exist. An event that containerd refuses several times is dropped, so
+//! that it does not block the events of other tasks.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,8 +24,8 @@ const SEND_BOUND: Duration = Duration::from_secs(5);
 /// The first and the longest pause between two attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// How often containerd may refuse an event before it is given up. containerd's own shim gives up
-/// after as many attempts (`pkg/shim/publisher.go` there).
+/// How often containerd may refuse an event before it is dropped: as often as in containerd's own
+/// shim (`pkg/shim/publisher.go` there).
 const MAX_REFUSALS: u32 = 5;
 
 /// The queue of events on their way to containerd.
@@ -49,8 +49,8 @@ impl Events {
         })
     }
 
-    /// Puts an event at the end of the queue, unless as many of its like wait to be delivered as
-    /// may. Never waits.
+    /// Puts an event at the end of the queue, unless the queue holds as many equal events as
+    /// [allowed](Event::most). Never waits.
     pub(super) fn publish(&self, event: &Event) {
         let topic = event.topic();
         let content = match event.encode() {
@@ -155,8 +155,8 @@ async fn send(
     }
 }
 
-/// Whether containerd has got an event and does not take it. Anything else is no answer, or one that
-/// says that there will be another.
+/// Whether containerd answered that it does not accept an event. Any other error may be gone at the
+/// next attempt.
 fn is_refusal(error: &Error) -> bool {
     let Error::RpcStatus(status) = error else {
         return false;

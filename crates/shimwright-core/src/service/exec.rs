@@ -257,7 +257,8 @@ impl Task {
 }
 
 impl Exec {
-    /// Connects the process, which was told to go on, and waits until it has executed its program.
+    /// Connects the streams of a process that was told to go on, and waits until it has executed
+    /// its program.
     async fn execute(
         &self,
         client: Pending,

@@ -69,8 +69,8 @@ impl Service {
         self.shutdown.notified().await;
     }
 
-    /// containerd asks the shim to end. It does once there is no task: at once, or when the creates
-    /// that are under way have failed. containerd asks again when a task is deleted.
+    /// Ends the shim once there is no task: at once, or when the creates under way have failed. If
+    /// a create succeeds, containerd asks again after it has deleted that task.
     pub(crate) fn ask_to_shut_down(&self) {
         if self.tasks.none_created() {
             self.asked.store(true, Ordering::Relaxed);

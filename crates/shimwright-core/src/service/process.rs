@@ -1,5 +1,5 @@
-//! A process of a container, its first one or an exec: both are signalled, waited for and described
-//! in the same way.
+//! A process of a container: its first process or an exec. Both are signalled, awaited and
+//! described in the same way.
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,17 +14,17 @@ use crate::engine::exit::Status;
 use crate::error::Error;
 use crate::sys;
 
-/// One process, from the moment its id is taken.
+/// One process. It exists from the moment its id is taken.
 pub(super) struct Process {
     pub(super) name: Name,
     pub(super) io: Io,
     state: watch::Sender<State>,
-    /// A handle on the process, once there is one: it cannot come to mean another one.
+    /// A pidfd, once there is a process: unlike a pid, it never means another process.
     handle: OnceLock<OwnedFd>,
     events: Arc<Events>,
 }
 
-/// Leaves out the events, which are those of all processes.
+/// Leaves out the queue of events, which all processes share.
 impl fmt::Debug for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Process")
@@ -60,8 +60,8 @@ impl Process {
         self.state.subscribe()
     }
 
-    /// Makes a transition and publishes its event. Nothing comes in between: there is one thread,
-    /// and no point where it waits.
+    /// Makes a transition and publishes its event. Nothing comes in between, because there is one
+    /// thread and nothing is awaited.
     pub(super) fn change(
         &self,
         transition: impl FnOnce(&mut State, &Name) -> Transition,
@@ -77,18 +77,18 @@ impl Process {
         Ok(())
     }
 
-    /// Takes note that it is frozen no more, of which nobody is told.
+    /// Records that the process is no longer frozen. Publishes nothing.
     pub(super) fn thawed(&self) {
         self.state.send_if_modified(State::thawed);
     }
 
-    /// Takes note of the end, or that there will be no process. The first end counts.
+    /// Records that the process has ended, or that there will be none. Only the first end counts.
     pub(super) fn stopped(&self, exited: Exited) {
-        // It is legal in every state.
+        // This transition is legal in every state.
         let _ = self.change(|state, name| state.stopped(name, exited));
     }
 
-    /// The process has ended: what it wrote is still to be read.
+    /// Records the end of the process. Its clients may still read what it wrote.
     pub(super) fn ended(&self, exited: Exited) {
         self.io.ended();
         self.stopped(exited);
@@ -108,12 +108,12 @@ impl Process {
         }
     }
 
-    /// The process has been made. Nobody else sets the handle: a process is made once.
+    /// Records the pidfd of the new process. A process is made once, so it is set once.
     pub(super) fn made(&self, handle: OwnedFd) -> &OwnedFd {
         self.handle.get_or_init(|| handle)
     }
 
-    /// A handle on the process.
+    /// The pidfd of the process.
     pub(super) fn handle(&self) -> Result<&OwnedFd, Error> {
         self.handle.get().ok_or(Error::Finished)
     }
@@ -131,7 +131,7 @@ impl Process {
     }
 }
 
-/// Sends a signal to the process behind a handle.
+/// Sends a signal to the process of a pidfd.
 pub(super) fn send_signal(handle: impl AsFd, signal: u32) -> Result<(), Error> {
     let Some(signal) = i32::try_from(signal)
         .ok()

@@ -172,7 +172,7 @@ impl Task {
         })
     }
 
-    /// Waits for what has come of a create. If there is no container, nothing of it is left.
+    /// Waits for the outcome of a create. If it failed, undoes what is left of it.
     async fn answer(&self, launcher: Launcher<Created>, wanted: &Wanted) -> Result<Created, Error> {
         let answer = match wanted.answer(launcher).await {
             Ok(_) if wanted.is_over() => Err(Error::invalid("the client has gone")),
@@ -270,12 +270,11 @@ impl Task {
         Ok(())
     }
 
-    /// Sends a signal to every process of the container, and to each of them once.
+    /// Sends a signal to each process of the container, once.
     fn kill_every_process(&self, signal: u32) -> Result<(), Error> {
         let processes = self.cgroups().handles();
         let processes = processes.context("list the container's processes")?;
-        // The first process is in the list too, unless it has just ended: its pid may then be
-        // another process's.
+        // The list has the first process too. If that has ended, another process may have its pid.
         let init = self.process.kill(signal);
         let signalled = init.is_ok().then(|| self.process.state().process());
         let signalled = signalled.flatten().map(|process| process.pid);

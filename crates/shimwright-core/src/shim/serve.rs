@@ -105,12 +105,12 @@ async fn serve(
     });
     let told = told_to_serve().context("hear from the start command")?;
     if !told {
-        // It is gone, and has given nobody our address. Another one may have.
+        // The command has ended without printing our address. Another one may have printed it.
         if abandon(&listener, &socket).await {
             return Ok(());
         }
         if shutdown.is_some() {
-            // That one may be gone too, and its bundle.
+            // That one may have ended too, and its bundle may be gone.
             service.ask_to_shut_down();
         }
     }

@@ -1,6 +1,6 @@
-//! When a shim process may end that `start` commands may have found.
+//! When a shim process may end although a `start` command may have found it.
 //!
-//! Most of this is about the process that a node's containers share.
+//! Most of this is about the process that all containers of a node share.
 //! containerd asks for it when a container is gone and there is no task left. At that moment the
 //! `start` command of another container may have found the process alive, and be about to give its
 //! address to containerd, which would then reach nobody. So `start` writes the address into the
@@ -122,11 +122,11 @@ impl Shutdown {
     }
 }
 
-/// Removes the socket of a process whose `start` command is gone, unless another such command has
-/// found it and may have given its address away. Returns whether the socket is gone.
+/// Removes the socket of a process whose `start` command is gone, unless another `start` command
+/// has found the process and may have printed its address. Returns whether the socket was removed.
 ///
-/// Such a command connects to the socket under the lock. Nobody accepts a connection before this
-/// process serves, so each of them still waits.
+/// A `start` command that finds a process connects to its socket, under the lock. Before this
+/// process serves, it accepts nothing, so such a connection still waits.
 pub(super) async fn abandon(listener: &UnixListener, socket: &Path) -> bool {
     let found = || sys::fd::becomes_readable(listener, Instant::now()).unwrap_or(true);
     remove_unless(socket, || found().then_some(()))
@@ -134,7 +134,7 @@ pub(super) async fn abandon(listener: &UnixListener, socket: &Path) -> bool {
         .is_none()
 }
 
-/// Removes a socket unless `needed` says, under the lock, who needs it.
+/// Removes a socket unless `needed`, called under the lock, returns who needs it.
 async fn remove_unless<T>(socket: &Path, needed: impl Fn() -> Option<T>) -> Option<T> {
     loop {
         match try_remove_unless(socket, &needed) {

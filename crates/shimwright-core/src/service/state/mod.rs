@@ -1,9 +1,8 @@
-//! The life of a process, a task's first one or an exec: what may happen to it in which state, and
-//! what containerd is told then.
+//! The states of a process, of a task or of an exec: which transitions are legal, and which event
+//! each of them publishes.
 //!
-//! Nothing here does input or output. A transition returns the event to publish, so the order of
-//! events is that of transitions; an illegal one is an error that names both the call and the
-//! state.
+//! Nothing here does input or output. A transition returns its event, so events have the order of
+//! transitions. An illegal transition is an error that names the call and the state.
 
 use std::time::SystemTime;
 
@@ -31,11 +30,11 @@ impl Exited {
     }
 }
 
-/// Which process it is.
+/// Names a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Name {
     pub(super) container: String,
-    /// The id of the exec; a task's first process has none.
+    /// The id of the exec; `None` for the first process.
     pub(super) exec: Option<String>,
 }
 
@@ -60,32 +59,32 @@ impl Name {
     }
 }
 
-/// Where a process is in its life. What is known only later lives in the later states.
+/// The state of a process. Later states hold what is known only later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// An exec is known; nobody has asked for its process yet.
+    /// An exec was added and not started yet.
     Added,
     /// The id is taken; the process is being made.
     Creating,
     /// The first process waits for `start`.
     Created { process: ProcessId },
-    /// The process runs. It may have ended already, which is noticed later.
+    /// The process was started. It may have ended already; that is noticed later.
     Running { process: ProcessId },
     /// The processes of the container are being frozen.
     Pausing { process: ProcessId },
     /// Every process of the container is frozen.
     Paused { process: ProcessId },
-    /// The process has ended, or there is none because it was not made.
+    /// The process has ended, or was never made.
     Stopped {
         process: Option<ProcessId>,
         exited: Exited,
     },
 }
 
-/// What a transition comes to: the event to publish, if there is one.
+/// The outcome of a transition: the event to publish, if there is one.
 pub(super) type Transition = Result<Option<Event>, Error>;
 
-/// What is known of a process in a state.
+/// What a state tells about its process.
 impl State {
     fn name(self, of: &Name) -> &'static str {
         match self {
@@ -132,7 +131,7 @@ impl State {
     }
 }
 
-/// What is allowed in a state.
+/// Which calls a state allows.
 impl State {
     /// Whether an exec may join the first process.
     pub(super) fn joinable(self, of: &Name) -> Result<ProcessId, Error> {
@@ -196,9 +195,9 @@ impl State {
     }
 }
 
-/// What happens to a process.
+/// The transitions.
 impl State {
-    /// The process of an exec is being made: nobody else may start it from here on.
+    /// The process of an exec is being made. From here on a second start is refused.
     pub(super) fn creating(&mut self, of: &Name) -> Transition {
         match *self {
             Self::Added => {
@@ -265,15 +264,15 @@ impl State {
         }
     }
 
-    /// Everything goes on, as was asked for.
+    /// The container was thawed by a call.
     pub(super) fn resumed(&mut self, of: &Name) -> Transition {
         self.resumable(of)?;
         self.thawed();
         Ok(Some(Event::resumed(&of.container)))
     }
 
-    /// Nothing is frozen any more, nor about to be, so that it can end: nobody is told. Whether that
-    /// changes anything.
+    /// The container was thawed so that it can end: no event. Returns whether it was frozen, or
+    /// about to be.
     pub(super) fn thawed(&mut self) -> bool {
         match *self {
             Self::Pausing { process } | Self::Paused { process } => {
@@ -284,8 +283,8 @@ impl State {
         }
     }
 
-    /// The process has ended, or will never be. Only the first end counts, and containerd is told
-    /// of it only if there was a process.
+    /// The process has ended, or will never be made. Only the first end counts. An event is
+    /// published only if there was a process.
     pub(super) fn stopped(&mut self, of: &Name, exited: Exited) -> Transition {
         if self.exited().is_some() {
             return Ok(None);
