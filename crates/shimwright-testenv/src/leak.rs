@@ -32,7 +32,7 @@ pub fn adopt_orphans() -> Result<()> {
 
 /// Directories, mounts, control groups and network links on this machine that bear our name.
 ///
-/// What the tests make has a name that begins with [`PREFIX`], and the network of pods has one of
+/// What the tests make has a name that begins with `PREFIX`, and the network of pods has one of
 /// its own. Network namespaces are mounts, or end with their processes.
 pub fn traces() -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
