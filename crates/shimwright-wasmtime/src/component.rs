@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt;
 
-use shimwright_core::{Artifact, BoxError, DEFAULT_FUNCTION, Exit, Precompiled, Workload};
+use shimwright_core::{Artifact, BoxError, DEFAULT_FUNCTION, Exit, Workload};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{
     Component, ComponentExportIndex, InstancePre, Linker, ResourceTable, Val,
@@ -86,30 +86,48 @@ pub(crate) enum Run {
     },
 }
 
-/// Loads or compiles the workload's component.
-pub(crate) fn load(engine: &Engine, workload: &Workload) -> Result<Component, BoxError> {
-    Ok(match workload.artifact() {
-        Artifact::Precompiled(precompiled) => deserialize(engine, precompiled)?,
-        _ => Component::new(engine, workload.wasm()?)?,
-    })
+/// A component that may be loaded more than once, although its artifact is handed over once.
+pub(crate) enum Code<'a> {
+    /// Output of this engine's precompiler. Only [`read`](Self::read) makes one.
+    Native(Vec<u8>),
+    Wasm(&'a [u8]),
 }
 
-/// Loads a component that was compiled earlier.
-///
-/// It is copied to private memory. Wasmtime 48 maps an open file for modules only; for components
-/// it wants a path, and in a container the artifact has none.
-fn deserialize(engine: &Engine, precompiled: &Precompiled) -> Result<Component, BoxError> {
-    let file = precompiled.take_file()?;
-    let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
-    file.read_exact_at(&mut bytes, 0)?;
-    #[expect(
-        unsafe_code,
-        reason = "the loader of native code; only `Precompiled` gets here"
-    )]
-    // SAFETY: the bytes must be output of `Engine::precompile_component`, and `Precompiled` is made
-    // only of this engine's own output. That of another version or for another machine is refused
-    // by Wasmtime.
-    Ok(unsafe { Component::deserialize(engine, &bytes) }?)
+impl<'a> Code<'a> {
+    /// Reads the workload's component.
+    ///
+    /// Native code is copied to private memory. Wasmtime 48 maps an open file for modules only; for
+    /// components it wants a path, and in a container the artifact has none.
+    pub(crate) fn read(workload: &'a Workload) -> Result<Self, BoxError> {
+        Ok(match workload.artifact() {
+            Artifact::Precompiled(precompiled) => {
+                let file = precompiled.take_file()?;
+                let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
+                file.read_exact_at(&mut bytes, 0)?;
+                Self::Native(bytes)
+            }
+            _ => Self::Wasm(workload.wasm()?),
+        })
+    }
+
+    /// Loads or compiles the component.
+    pub(crate) fn load(&self, engine: &Engine) -> Result<Component, BoxError> {
+        match self {
+            Self::Native(bytes) => {
+                #[expect(
+                    unsafe_code,
+                    reason = "the loader of native code; only `Precompiled` gets here"
+                )]
+                // SAFETY: the bytes must be output of `Engine::precompile_component`. `read` takes
+                // them from a `Precompiled`, which is made only of this engine's own output, and
+                // nobody else has them. Output of another version or for another machine is refused
+                // by Wasmtime.
+                let component = unsafe { Component::deserialize(engine, bytes) };
+                Ok(component?)
+            }
+            Self::Wasm(wasm) => Ok(Component::new(engine, wasm)?),
+        }
+    }
 }
 
 /// Finds what the workload asks for: what is of WASI 0.3 comes before what is of 0.2, and of each a

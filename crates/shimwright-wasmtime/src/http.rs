@@ -33,7 +33,7 @@ use wasmtime_wasi_http::handler::{
 };
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView};
 
-use crate::component::{self, Entry, Host};
+use crate::component::{self, Code, Entry, Host};
 use crate::settings::Settings;
 use crate::wasi::{self, View};
 use crate::{config, limits};
@@ -92,17 +92,28 @@ pub(crate) fn serve(
     engine: &Engine,
     handler: ProxyPre<Host>,
     workload: &Workload,
+    code: Code<'_>,
 ) -> Result<Exit, BoxError> {
     let settings = Settings::new(workload.env())?;
-    // Not everything fits into a pool, nor is there always the address space for one.
-    let (engine, handler) = pooled(workload, settings.concurrency).unwrap_or_else(|error| {
-        // With all its causes.
-        let why = format!("{error:#}").replace('\n', "; ");
-        report(format_args!(
-            "each instance is allocated separately, so requests take longer: there is no pool: {why}"
-        ));
-        (engine.clone(), handler)
-    });
+    let (engine, handler) = match &code {
+        // Only in tests: a shim compiles ahead of time, and what a pool holds has to fit into it.
+        Code::Wasm(_) => (engine.clone(), handler),
+        Code::Native(_) => match pooled(workload, &code, settings.concurrency) {
+            Ok(pooled) => pooled,
+            // Not everything fits into a pool, nor is there always the address space for one.
+            Err(error) => {
+                // With all its causes.
+                let why = format!("{error:#}").replace('\n', "; ");
+                report(format_args!(
+                    "each instance is allocated separately, so requests take longer: there is no \
+                     pool: {why}"
+                ));
+                (engine.clone(), handler)
+            }
+        },
+    };
+    drop(code);
+    shimwright_core::forbid_new_code()?;
     let view = View::new(workload)?;
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -116,12 +127,16 @@ pub(crate) fn serve(
 
 /// The same component for an engine whose instances come from a pool, which is known to be wanted
 /// only now that it has been looked at.
-fn pooled(workload: &Workload, concurrency: u16) -> Result<(Engine, ProxyPre<Host>), BoxError> {
+fn pooled(
+    workload: &Workload,
+    code: &Code<'_>,
+    concurrency: u16,
+) -> Result<(Engine, ProxyPre<Host>), BoxError> {
     let instances = u32::from(concurrency) + SPARE;
     let mut config = config::for_serving(instances)?;
     limits::limit_stack(&mut config, workload);
     let engine = Engine::new(&config)?;
-    let component = component::load(&engine, workload)?;
+    let component = code.load(&engine)?;
     match component::entry(&component, workload)? {
         Entry::Serve(handler) => Ok((engine, handler)),
         Entry::Run(_) => Err("the component has changed".into()),

@@ -13,7 +13,7 @@ mod outgoing;
 mod settings;
 mod wasi;
 
-use component::Entry;
+use component::{Code, Entry};
 use shimwright_core::{
     Artifact, BoxError, Engine, Exit, Kind, Limit, Options, Precompiler, Refusal, Workload,
 };
@@ -45,11 +45,15 @@ impl Engine for Wasmtime {
         match kind {
             Kind::Module => alone(module::run(&engine, workload)),
             Kind::Component => {
-                let component = component::load(&engine, workload)?;
-                shimwright_core::forbid_new_code()?;
-                match component::entry(&component, workload)? {
-                    Entry::Run(run) => alone(component::run(&engine, run, workload)),
-                    Entry::Serve(handler) => http::serve(&engine, handler, workload),
+                let code = Code::read(workload)?;
+                let entry = component::entry(&code.load(&engine)?, workload)?;
+                match entry {
+                    Entry::Run(run) => {
+                        drop(code);
+                        shimwright_core::forbid_new_code()?;
+                        alone(component::run(&engine, run, workload))
+                    }
+                    Entry::Serve(handler) => http::serve(&engine, handler, workload, code),
                 }
             }
             other => Err(format!("this engine cannot run a {other}").into()),

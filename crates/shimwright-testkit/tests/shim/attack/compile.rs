@@ -169,7 +169,8 @@ fn a_compiler_has_nothing_and_is_held_to_little(engine: &str) {
 
 fn a_compile_ends_with_its_client(engine: &str) {
     let containerd = containerd(engine);
-    configure(&containerd, "");
+    // So slow that it is not done before the longest of the times below.
+    configure(&containerd, "cpu = 0.1");
     let bundle = slow(&containerd, "a");
     let shim = containerd.start(&bundle).unwrap();
     let pid = shim_pid(&shim);
