@@ -22,6 +22,12 @@ const PACKAGES: [&str; 5] = [
     "libc6-dev",
 ];
 
+/// The kernel's modules that tests need, with the names by which `init.sh` inserts them: file systems.
+const MODULES: [(&str, &str); 2] = [
+    ("overlay.ko", "kernel/fs/overlayfs/overlay.ko"),
+    ("fuse.ko", "kernel/fs/fuse/fuse.ko"),
+];
+
 /// What these packages bring that nothing in the machine needs.
 const NEEDLESS: [&str; 4] = ["PACKAGES", "boot", "lib/modules", "usr/share"];
 
@@ -84,8 +90,9 @@ impl Disk {
         let version = self.kernel.file_name().and_then(|name| name.to_str());
         let version = version.and_then(|name| name.strip_prefix(KERNEL));
         let modules = system.join("lib/modules").join(version.unwrap_or_default());
-        let overlay = modules.join("kernel/fs/overlayfs/overlay.ko");
-        place(&overlay, &root.join("overlay.ko"))?;
+        for (name, place_of) in MODULES {
+            place(&modules.join(place_of), &root.join(name))?;
+        }
         for name in NEEDLESS {
             let path = root.join(name);
             let removed = if path.is_dir() {

@@ -25,6 +25,7 @@ for controller in $(busybox cat /sys/fs/cgroup/cgroup.controllers); do
 done
 
 busybox insmod /overlay.ko
+busybox insmod /fuse.ko
 busybox ip link set lo up
 # As systemd gives to services.
 ulimit -Hn 524288
