@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use libcontainer::container::{Container, ContainerStatus};
+use libcontainer::container::{ContainerStatus, State};
+use libcontainer::error::LibcontainerError;
 use oci_spec::runtime::Spec;
 use rustix::process::Signal;
 
@@ -144,10 +145,12 @@ fn run_poststop_hooks(bundle: &Bundle, record: &Record, spec: &Spec) {
     else {
         return;
     };
-    let state = match Container::load(bundle.libcontainer().join(&record.id)) {
-        Ok(container) => container.state,
-        // The hooks were not run yet exactly if the state is still there.
-        Err(_) => return,
+    // The hooks were not run yet exactly if the state is still there.
+    let Ok(state) = state(
+        &bundle.libcontainer().join(&record.id),
+        ContainerStatus::Stopped,
+    ) else {
+        return;
     };
     for hook in hooks {
         let one = vec![hook.clone()];
@@ -156,6 +159,16 @@ fn run_poststop_hooks(bundle: &Bundle, record: &Record, spec: &Spec) {
             tracing::warn!(%error, id = record.id, hook = %hook.path().display(), "hook failed");
         }
     }
+}
+
+/// The state that libcontainer has written down, with this status.
+///
+/// `Container::load` asks `/proc` for the status of the first process too, and fails if that ends
+/// meanwhile.
+fn state(directory: &Path, status: ContainerStatus) -> Result<State, LibcontainerError> {
+    let mut state = State::load(directory)?;
+    state.status = status;
+    Ok(state)
 }
 
 fn remove_directory(path: &Path) -> io::Result<()> {
@@ -174,13 +187,12 @@ pub(crate) fn run_poststart_hooks(directory: &Path, spec: &Spec) -> Result<(), E
         .hooks()
         .as_ref()
         .and_then(|hooks| hooks.poststart().as_ref());
-    let mut container =
-        Container::load(directory.to_owned()).context("load the container's state")?;
-    container.set_status(ContainerStatus::Running);
+    let state = state(directory, ContainerStatus::Running);
+    let state = state.context("load the container's state")?;
     for hook in hooks.into_iter().flatten() {
         let one = vec![hook.clone()];
-        let state = Some(&container.state);
-        if let Err(error) = libcontainer::hooks::run_hooks(Some(&one), state, None, None, None) {
+        let run = libcontainer::hooks::run_hooks(Some(&one), Some(&state), None, None, None);
+        if let Err(error) = run {
             tracing::warn!(%error, hook = %hook.path().display(), "hook failed");
         }
     }
