@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use libcontainer::container::{ContainerStatus, State};
 use libcontainer::error::LibcontainerError;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Hook, Spec};
 use rustix::process::Signal;
 
 use super::rootfs;
@@ -152,11 +152,16 @@ fn run_poststop_hooks(bundle: &Bundle, record: &Record, spec: &Spec) {
     ) else {
         return;
     };
+    run_each(hooks, &state);
+}
+
+/// Runs hooks of which none stops the others: a failed one is logged.
+fn run_each(hooks: &[Hook], state: &State) {
     for hook in hooks {
         let one = vec![hook.clone()];
-        let run = libcontainer::hooks::run_hooks(Some(&one), Some(&state), None, None, None);
+        let run = libcontainer::hooks::run_hooks(Some(&one), Some(state), None, None, None);
         if let Err(error) = run {
-            tracing::warn!(%error, id = record.id, hook = %hook.path().display(), "hook failed");
+            tracing::warn!(%error, id = state.id, hook = %hook.path().display(), "hook failed");
         }
     }
 }
@@ -189,12 +194,6 @@ pub(crate) fn run_poststart_hooks(directory: &Path, spec: &Spec) -> Result<(), E
         .and_then(|hooks| hooks.poststart().as_ref());
     let state = state(directory, ContainerStatus::Running);
     let state = state.context("load the container's state")?;
-    for hook in hooks.into_iter().flatten() {
-        let one = vec![hook.clone()];
-        let run = libcontainer::hooks::run_hooks(Some(&one), Some(&state), None, None, None);
-        if let Err(error) = run {
-            tracing::warn!(%error, hook = %hook.path().display(), "hook failed");
-        }
-    }
+    run_each(hooks.map_or(&[], Vec::as_slice), &state);
     Ok(())
 }
