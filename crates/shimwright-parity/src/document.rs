@@ -1,0 +1,1 @@
+//! Makes `docs/parity.md` of the cases and of what is allowed.
