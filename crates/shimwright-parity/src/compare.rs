@@ -52,7 +52,10 @@ pub fn compare(world: &World, case: &Case, number: usize) -> Result<Comparison> 
         Ok(stage)
     };
     let place = stage("runc")?;
-    let of_runc = runc::run(world, case, &place).map_err(|error| format!("runc: {error}"))?;
+    // On the same file system as the other.
+    let bundle = containerd.directory().join("runc");
+    let of_runc =
+        runc::run(world, case, &place, &bundle).map_err(|error| format!("runc: {error}"))?;
     let expected = normalise(of_runc.observed, &place, &cgroup);
     let place = stage("ours")?;
     let of_ours = ours::run(&containerd, case, &place).map_err(|error| format!("ours: {error}"))?;
@@ -101,9 +104,12 @@ impl Said<'_> {
 fn differences(runc: &Value, ours: &Value) -> Vec<Difference> {
     let (mut left, mut right) = (BTreeMap::new(), BTreeMap::new());
     // Nothing else can be compared then.
-    if runc["outcome"] != ours["outcome"] {
-        flatten("outcome", &runc["outcome"], &mut left);
-        flatten("outcome", &ours["outcome"], &mut right);
+    let both = |seen: &Value| (seen["outcome"].clone(), seen["exec"]["outcome"].clone());
+    if both(runc) != both(ours) {
+        for (seen, found) in [(runc, &mut left), (ours, &mut right)] {
+            flatten("outcome", &seen["outcome"], found);
+            flatten("exec/outcome", &seen["exec"]["outcome"], found);
+        }
     } else {
         flatten("", runc, &mut left);
         flatten("", ours, &mut right);

@@ -13,6 +13,7 @@ pub mod cases;
 pub mod compare;
 pub mod document;
 pub mod fields;
+mod holder;
 mod normal;
 mod observe;
 mod ours;

@@ -34,6 +34,9 @@ const STATUS: [&str; 22] = [
     "Mems_allowed_list",
 ];
 
+/// The signals 32 and 33, which glibc's `posix_spawn` has every program ignore.
+const OF_GLIBC: u64 = 0b11 << 31;
+
 /// Changes everything that was seen.
 pub(crate) fn normalise(mut observed: Value, stage: &Stage, cgroup: &str) -> Value {
     let bundle = observed["bundle"].as_str().unwrap_or_default().to_owned();
@@ -42,18 +45,23 @@ pub(crate) fn normalise(mut observed: Value, stage: &Stage, cgroup: &str) -> Val
     let last = place
         .rsplit_once('/')
         .map_or(String::new(), |(_, last)| format!("/{last}"));
+    let bundle_in_memory = bundle
+        .strip_prefix("/dev/shm")
+        .unwrap_or_default()
+        .to_owned();
     let mut names = vec![
         (bundle, "$BUNDLE"),
         (place, "$PLACE"),
         (last, "$PLACE"),
+        (bundle_in_memory, "$BUNDLE"),
         (cgroup.to_owned(), "$CGROUP"),
     ];
     names.retain(|(name, _)| !name.is_empty());
     // The longest come first: one may be a part of another.
     names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
     let mut labels: BTreeMap<String, &str> = BTreeMap::new();
-    let mut label = |pid: u32, label: &'static str| {
-        for name in observe::namespaces(pid)
+    let mut label = |directory: &str, label: &'static str| {
+        for name in observe::namespaces(directory)
             .as_object()
             .into_iter()
             .flat_map(Map::values)
@@ -63,14 +71,29 @@ pub(crate) fn normalise(mut observed: Value, stage: &Stage, cgroup: &str) -> Val
                 .or_insert(label);
         }
     };
-    label(std::process::id(), "node");
-    if let Some(pid) = stage.holder() {
-        label(pid, "joined");
+    label("/proc/self/ns", "node");
+    if let Some(holder) = stage.holder() {
+        label(&holder.namespaces(), "joined");
     }
     if let Some(object) = observed.as_object_mut() {
         object.remove("bundle");
     }
+    for hook in observed["hooks"].as_array_mut().into_iter().flatten() {
+        of_hook(hook);
+    }
     Normal { names, labels }.value("", observed)
+}
+
+/// A hook is a process of the node, or ends before its container runs.
+fn of_hook(hook: &mut Value) {
+    let pid = &mut hook["state"]["pid"];
+    if pid.as_u64().is_some_and(|pid| pid > 1) {
+        *pid = json!("of the node");
+    }
+    // runc lets hooks inherit some of its own.
+    if let Some(descriptors) = hook["descriptors"].as_object_mut() {
+        descriptors.retain(|number, _| ["0", "1", "2"].contains(&number.as_str()));
+    }
 }
 
 struct Normal {
@@ -166,7 +189,7 @@ impl Normal {
             "propagation": propagation.join(","),
             "type": kind,
             "source": self.plain(source),
-            "file system": of_file_system.split(',').collect::<Vec<_>>(),
+            "file system": self.plain(of_file_system).split(',').collect::<Vec<_>>(),
             "on": points.get(parent).map(|point| self.plain(point)),
         });
         Some((self.plain(point), about))
@@ -180,7 +203,10 @@ fn status(text: &str) -> Value {
         if STATUS.contains(&name) {
             let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
             // The node's number of a process is another one each time.
-            let value = if name == "NSpid" {
+            let value = if name == "SigIgn" {
+                let ignored = u64::from_str_radix(&value, 16).unwrap_or_default();
+                format!("{:x}", ignored & !OF_GLIBC)
+            } else if name == "NSpid" {
                 let numbers: Vec<&str> = value.split(' ').collect();
                 let depth = numbers.len();
                 let last = numbers.last().copied().unwrap_or_default();

@@ -50,7 +50,7 @@ pub(crate) fn process(pid: u32, stage: &Stage) -> Value {
         "label": text(file("attr/current")),
         "limits": text(file("limits")),
         "mounts": text(file("mountinfo")),
-        "namespaces": namespaces(pid),
+        "namespaces": namespaces(&format!("/proc/{pid}/ns")),
         "oom score adj": text(file("oom_score_adj")),
         "personality": text(file("personality")),
         "scheduler": scheduler(pid),
@@ -68,10 +68,9 @@ fn command(stage: &Stage, words: &[&str]) -> Value {
     })
 }
 
-/// The namespaces of a process of the node, as links of `/proc` name them.
-pub(crate) fn namespaces(pid: u32) -> Value {
+/// The namespaces in a directory of `/proc`, as links of `/proc` name them.
+pub(crate) fn namespaces(directory: &str) -> Value {
     let mut found = Map::new();
-    let directory = format!("/proc/{pid}/ns");
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let target = fs::read_link(entry.path()).unwrap_or_default();
         found.insert(
@@ -137,7 +136,13 @@ fn limits(directory: &Path, hierarchy: &Path) -> Value {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_limit = !NO_LIMITS.iter().any(|part| name.contains(part));
-        if let (true, Ok(content)) = (is_limit, fs::read_to_string(entry.path())) {
+        if let (true, Ok(mut content)) = (is_limit, fs::read_to_string(entry.path())) {
+            if name == "devices.list" {
+                // The order in which they were added means nothing.
+                let mut lines: Vec<&str> = content.lines().collect();
+                lines.sort_unstable();
+                content = lines.join("\n");
+            }
             found.insert(name, json!(content));
         }
     }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use shimwright_testkit::protos::ttrpc;
 use shimwright_testkit::shim::Exec;
-use shimwright_testkit::{Containerd, Result, Shim};
+use shimwright_testkit::{Bundle, Containerd, Result, Shim};
 
 use crate::session::{Container, Run, Streams, talk, talk_to_exec};
 use crate::{Case, Stage, observe};
@@ -18,7 +18,11 @@ pub(crate) fn run(containerd: &Containerd, case: &Case, stage: &Stage) -> Result
     let bundle = bundle.spec(|spec| spec.clone_from(&stage.spec))?.log()?;
     let mut request = bundle.request();
     [request.stdin, request.stdout, request.stderr] = streams.paths();
-    let shim = containerd.start(&bundle)?;
+    let shim = match containerd.start(&bundle) {
+        Ok(shim) => shim,
+        // A spec that cannot be parsed.
+        Err(error) => return finish(&bundle, stage, refusal(&error.to_string())),
+    };
     let created = shim.create_task(&request).map(|answer| answer.pid);
     let outcome = match created {
         Ok(pid) => {
@@ -41,12 +45,21 @@ pub(crate) fn run(containerd: &Containerd, case: &Case, stage: &Stage) -> Result
     };
     shim.shutdown();
     containerd.wait_until_clean()?;
-    let mut run = outcome?;
+    finish(&bundle, stage, outcome?)
+}
+
+fn finish(bundle: &Bundle, stage: &Stage, mut run: Run) -> Result<Run> {
     run.observed["hooks"] = json!(stage.hooks());
     run.observed["root"] = observe::files(&stage.root(""));
-    let bundle = bundle.directory().to_string_lossy().into_owned();
-    run.observed["bundle"] = json!(bundle);
+    run.observed["bundle"] = json!(bundle.directory());
     Ok(run)
+}
+
+fn refusal(said: &str) -> Run {
+    Run {
+        observed: json!({ "outcome": "refused" }),
+        said: said.to_owned(),
+    }
 }
 
 fn started(case: &Case, stage: &Stage, mut streams: Streams, container: Ours<'_>) -> Result<Run> {
@@ -76,10 +89,7 @@ fn refused(error: &ttrpc::Error) -> Run {
         ttrpc::Error::RpcStatus(status) => status.message.clone(),
         other => other.to_string(),
     };
-    Run {
-        observed: json!({ "outcome": "refused" }),
-        said,
-    }
+    refusal(&said)
 }
 
 struct Ours<'a> {
@@ -99,7 +109,7 @@ impl Container for Ours<'_> {
         let started = added.and_then(|exec| exec.start().map(|pid| (exec, pid)));
         let (exec, pid): (Exec, u32) = match started {
             Ok(started) => started,
-            Err(error) => return Ok(json!({ "outcome": "refused", "said": refused(&error).said })),
+            Err(_) => return Ok(json!({ "outcome": "refused" })),
         };
         let seen = talk_to_exec(&mut streams, pid, self.stage)?;
         let exit = exec.wait()?.exit_status;
@@ -112,7 +122,7 @@ impl Container for Ours<'_> {
                 seen["rest"] = rest;
                 seen
             }
-            None => json!({ "outcome": "refused", "said": rest["stderr"] }),
+            None => json!({ "outcome": "refused" }),
         })
     }
 }

@@ -16,12 +16,11 @@ use crate::{Case, Stage, World, observe};
 /// What runc writes if the case fails.
 const LOG: &str = "runc.log";
 
-pub(crate) fn run(world: &World, case: &Case, stage: &Stage) -> Result<Run> {
-    let bundle = stage.node("bundle");
-    fs::create_dir(&bundle)?;
+pub(crate) fn run(world: &World, case: &Case, stage: &Stage, bundle: &Path) -> Result<Run> {
+    fs::create_dir_all(bundle)?;
     fs::write(bundle.join("config.json"), stage.spec.to_string())?;
     let runc = Runc { world, stage };
-    let outcome = runc.run(case, &bundle);
+    let outcome = runc.run(case, bundle);
     // It is there still if something failed.
     let _ = runc.command(&["delete", "--force", ID]).output();
     let mut run = outcome?;
@@ -64,8 +63,13 @@ impl Runc<'_> {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.world.runc);
+        // containerd's shim raises its score by 1, which what it starts inherits.
+        let script = "echo $(($(cat /proc/self/oom_score_adj) + 1)) >/proc/self/oom_score_adj; \
+                      exec \"$@\"";
+        let mut command = Command::new(self.stage.busybox());
+        command.args(["sh", "-c", script, "sh"]);
         command
+            .arg(&self.world.runc)
             .arg("--root")
             .arg(self.stage.node("state"))
             .arg("--log")
@@ -118,7 +122,7 @@ impl Container for Runc<'_> {
                 seen["rest"] = rest;
                 seen
             }
-            None => json!({ "outcome": "refused", "said": rest["stderr"] }),
+            None => json!({ "outcome": "refused" }),
         })
     }
 }

@@ -99,7 +99,7 @@ pub(crate) fn talk(
         act(stage);
         streams.say("again")?;
         seen["meanwhile"] = streams.line(1)?.unwrap_or_default();
-        seen["meanwhile"]["node"] = observe::mounts(stage.place());
+        seen["meanwhile"]["node"]["mounts"] = observe::mounts(stage.place());
     }
     if let Some(change) = case.exec {
         let mut process = stage.spec["process"].clone();

@@ -1,15 +1,15 @@
 //! What a case changes: a spec, a root and the files of the node around it.
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
+use rustix::thread::UnshareFlags;
 use serde_json::{Value, json};
 use shimwright_testkit::Result;
 
 use crate::World;
+use crate::holder::Holder;
 
 /// A spec as containerd generates it, but for machine-specific parts.
 const TEMPLATE: &str = include_str!("spec.json");
@@ -29,17 +29,9 @@ pub struct Stage {
     /// The program inside, for hooks on the node.
     probe: PathBuf,
     busybox: PathBuf,
-    /// A process whose namespaces are joined.
-    holder: Option<Child>,
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        if let Some(holder) = &mut self.holder {
-            let _ = holder.kill();
-            let _ = holder.wait();
-        }
-    }
+    /// Has a namespace that is joined.
+    holder: Option<Holder>,
+    is_real: bool,
 }
 
 impl Stage {
@@ -68,16 +60,39 @@ impl Stage {
         let hooks = place.join(HOOKS);
         fs::write(&hooks, "")?;
         fs::set_permissions(&hooks, fs::Permissions::from_mode(0o666))?;
-        let mut spec: Value = serde_json::from_str(TEMPLATE)?;
-        spec["root"]["path"] = json!(root);
-        spec["linux"]["cgroupsPath"] = json!(cgroup);
         Ok(Self {
-            spec,
+            spec: template(&root, cgroup)?,
             place,
             probe: world.probe(),
             busybox: world.busybox(),
             holder: None,
+            is_real: true,
         })
+    }
+
+    /// One whose spec alone is of interest: nothing is done on the node.
+    ///
+    /// # Errors
+    ///
+    /// If there is no spec.
+    pub fn imagined() -> Result<Self> {
+        Ok(Self {
+            spec: template(Path::new("/place/root"), "/cgroup")?,
+            place: "/place".into(),
+            probe: "/probe".into(),
+            busybox: "/busybox".into(),
+            holder: None,
+            is_real: false,
+        })
+    }
+
+    /// Does something on the node.
+    pub fn act(&self, act: impl FnOnce() -> std::io::Result<()>) -> &Self {
+        if self.is_real {
+            // A case whose files cannot be made has failed.
+            act().unwrap_or_else(|error| panic!("cannot prepare the case: {error}"));
+        }
+        self
     }
 
     /// A static busybox, of the node.
@@ -102,35 +117,34 @@ impl Stage {
 
     /// Puts a file into the root.
     pub fn file(&self, path: &str, content: &str) -> &Self {
-        make(&self.root(path), content);
-        self
+        self.act(|| make(&self.root(path), content))
     }
 
     /// Puts a directory into the root.
     pub fn directory(&self, path: &str) -> &Self {
-        done(fs::create_dir_all(self.root(path)));
-        self
+        self.act(|| fs::create_dir_all(self.root(path)))
     }
 
     /// Puts a link into the root.
     pub fn link(&self, target: &str, path: &str) -> &Self {
         let path = self.root(path);
-        done(path.parent().map_or(Ok(()), fs::create_dir_all));
-        done(symlink(target, path));
-        self
+        self.act(|| {
+            path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            symlink(target, path)
+        })
     }
 
     /// A directory of the node with one file, which can be mounted.
     pub fn source(&self, name: &str) -> String {
         let source = self.node(name);
-        make(&source.join("file"), "content\n");
+        self.act(|| make(&source.join("file"), "content\n"));
         source.to_string_lossy().into_owned()
     }
 
     /// A file of the node, which can be mounted.
     pub fn source_file(&self, name: &str) -> String {
         let source = self.node(name);
-        make(&source, "content\n");
+        self.act(|| make(&source, "content\n"));
         source.to_string_lossy().into_owned()
     }
 
@@ -192,40 +206,24 @@ impl Stage {
         self
     }
 
-    /// Has the container join a namespace, which is another process'.
+    /// Has the container join a namespace that is neither its own nor the node's.
     pub fn join(&mut self, kind: &str) -> &mut Self {
-        let (file, option) = match kind {
-            "cgroup" => ("cgroup", "-C"),
-            "ipc" => ("ipc", "-i"),
-            "mount" => ("mnt", "-m"),
-            "network" => ("net", "-n"),
-            _ => ("uts", "-u"),
+        let (file, flag) = match kind {
+            "cgroup" => ("cgroup", UnshareFlags::NEWCGROUP),
+            "ipc" => ("ipc", UnshareFlags::NEWIPC),
+            "network" => ("net", UnshareFlags::NEWNET),
+            _ => ("uts", UnshareFlags::NEWUTS),
         };
-        let mut command = Command::new(&self.busybox);
-        command.args(["unshare", option, "sh", "-c"]);
-        command
-            .arg("echo ready; read line")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let spawn = || -> std::io::Result<Child> {
-            let mut child = command.spawn()?;
-            let mut ready = [0; 6];
-            if let Some(output) = &mut child.stdout {
-                output.read_exact(&mut ready)?;
-            }
-            Ok(child)
-        };
-        let mut spawn = spawn;
-        let child = spawn().unwrap_or_else(|error| panic!("cannot make a namespace: {error}"));
-        let path = format!("/proc/{}/ns/{file}", child.id());
-        self.holder = Some(child);
+        self.holder = self.is_real.then(|| Holder::with(flag));
+        let namespaces = self.holder.as_ref().map(Holder::namespaces);
+        let path = format!("{}/{file}", namespaces.unwrap_or_default());
         self.without_namespace(kind);
         self.namespace(json!({ "type": kind, "path": path }))
     }
 
-    /// The process whose namespaces are joined.
-    pub(crate) fn holder(&self) -> Option<u32> {
-        self.holder.as_ref().map(Child::id)
+    /// What holds a namespace that is joined.
+    pub(crate) fn holder(&self) -> Option<&Holder> {
+        self.holder.as_ref()
     }
 
     /// Leaves out a namespace.
@@ -329,12 +327,15 @@ pub fn merge(object: &mut Value, fields: Value) {
     }
 }
 
-fn make(path: &Path, content: &str) {
-    done(path.parent().map_or(Ok(()), fs::create_dir_all));
-    done(fs::write(path, content));
+/// The spec of a root.
+fn template(root: &Path, cgroup: &str) -> Result<Value> {
+    let mut spec: Value = serde_json::from_str(TEMPLATE)?;
+    spec["root"]["path"] = json!(root);
+    spec["linux"]["cgroupsPath"] = json!(cgroup);
+    Ok(spec)
 }
 
-/// A case whose files cannot be made has failed.
-fn done(outcome: std::io::Result<()>) {
-    outcome.unwrap_or_else(|error| panic!("cannot make the files of the case: {error}"));
+fn make(path: &Path, content: &str) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+    fs::write(path, content)
 }

@@ -45,10 +45,9 @@ impl World {
         // Before the libraries of this machine are hidden.
         let shim = programs.shim.canonicalize()?;
         let unpacked = programs.runc.canonicalize()?;
-        let runc = unpacked.join("usr/sbin/runc");
-        if !runc.is_file() {
-            return Err(format!("there is no {}", runc.display()).into());
-        }
+        let places = ["usr/sbin/runc", "usr/bin/runc"].map(|place| unpacked.join(place));
+        let found = places.into_iter().find(|place| place.is_file());
+        let runc = found.ok_or_else(|| format!("there is no runc in {}", unpacked.display()))?;
         enter_namespace(&unpacked)?;
         let directory = PathBuf::from(format!("/dev/shm/shimwright-parity-{}", std::process::id()));
         fs::create_dir_all(&directory)?;

@@ -1,6 +1,7 @@
 //! Tries every case, as `cargo test` tries tests: `--list` names them, a text selects some.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +10,7 @@ use clap::Parser;
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 use shimwright_parity::allowed::{self, Allowed};
 use shimwright_parity::compare::compare;
+use shimwright_parity::document::{self, Specs};
 use shimwright_parity::world::Programs;
 use shimwright_parity::{Case, World, cases};
 
@@ -16,29 +18,35 @@ use shimwright_parity::{Case, World, cases};
 #[derive(Debug, Parser)]
 #[command(name = "parity")]
 struct CommandLine {
+    /// Print `docs/parity.md` instead
+    #[arg(long)]
+    page: bool,
     /// The shim
-    #[arg(long, value_name = "PATH")]
-    shim: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "page")]
+    shim: Option<PathBuf>,
     /// The directory into which runc's package and those it needs are unpacked
-    #[arg(long, value_name = "DIRECTORY")]
-    runc: PathBuf,
+    #[arg(long, value_name = "DIRECTORY", required_unless_present = "page")]
+    runc: Option<PathBuf>,
     /// The program inside
-    #[arg(long, value_name = "PATH")]
-    probe: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "page")]
+    probe: Option<PathBuf>,
     /// A busybox without libraries
-    #[arg(long, value_name = "PATH")]
-    busybox: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "page")]
+    busybox: Option<PathBuf>,
     #[command(flatten)]
     harness: Arguments,
 }
 
 fn main() -> ExitCode {
     let line = CommandLine::parse();
+    if line.page {
+        return print_page();
+    }
     let programs = Programs {
-        shim: &line.shim,
-        runc: &line.runc,
-        probe: &line.probe,
-        busybox: &line.busybox,
+        shim: &line.shim.unwrap_or_default(),
+        runc: &line.runc.unwrap_or_default(),
+        probe: &line.probe.unwrap_or_default(),
+        busybox: &line.busybox.unwrap_or_default(),
     };
     // Before there is another thread.
     match World::enter(programs) {
@@ -47,6 +55,22 @@ fn main() -> ExitCode {
             eprintln!("parity: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn print_page() -> ExitCode {
+    let specs = match Specs::make() {
+        Ok(specs) => specs,
+        Err(error) => {
+            eprintln!("parity: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let page = document::page(&specs);
+    let mut output = std::io::stdout().lock();
+    match output.write_all(page.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Mounts: their options, sources and destinations.
 
+use rustix::mount::{MountFlags, mount};
 use serde_json::json;
 
 use crate::{Case, Stage};
@@ -16,11 +17,10 @@ pub(crate) fn cases() -> Vec<Case> {
 /// Mounts something at the source of the case's bind mount.
 pub(crate) fn mount_in_source(stage: &Stage) {
     let target = stage.node("source/late");
-    let flags = rustix::mount::MountFlags::empty();
-    let made = std::fs::create_dir(&target);
-    let mounted =
-        made.and_then(|()| Ok(rustix::mount::mount("late", &target, "tmpfs", flags, None)?));
-    mounted.unwrap_or_else(|error| panic!("cannot mount in the source: {error}"));
+    stage.act(|| {
+        std::fs::create_dir(&target)?;
+        Ok(mount("late", &target, "tmpfs", MountFlags::empty(), None)?)
+    });
 }
 
 /// Something mounted below the source already.
@@ -69,21 +69,16 @@ fn options_of_binds() -> Vec<Case> {
         |stage| {
             stage.bind("/v", &["bind", "rw"]);
             let source = stage.node("source");
-            let flags = rustix::mount::MountFlags::RDONLY;
-            let mounted = rustix::mount::mount("tmpfs", source, "tmpfs", flags, None);
-            mounted.unwrap_or_else(|error| panic!("cannot mount the source: {error}"));
+            stage.act(|| Ok(mount("tmpfs", source, "tmpfs", MountFlags::RDONLY, None)?));
             stage.steps(&["write:/v/file"]);
         },
     ));
     cases.push(Case::new("bind: keeps what its source has", |stage| {
         stage.bind("/v", &["bind", "ro"]);
         let source = stage.node("source");
-        let flags = rustix::mount::MountFlags::NOSUID
-            | rustix::mount::MountFlags::NODEV
-            | rustix::mount::MountFlags::NOEXEC
-            | rustix::mount::MountFlags::NOATIME;
-        let mounted = rustix::mount::mount("tmpfs", source, "tmpfs", flags, None);
-        mounted.unwrap_or_else(|error| panic!("cannot mount the source: {error}"));
+        let flags =
+            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
+        stage.act(|| Ok(mount("tmpfs", source, "tmpfs", flags, None)?));
     }));
     cases
 }
@@ -203,7 +198,7 @@ fn sources() -> Vec<Case> {
         Case::new("source: a link", |stage| {
             stage.source("real");
             let link = stage.node("link");
-            std::os::unix::fs::symlink("real", &link).unwrap_or_default();
+            stage.act(|| std::os::unix::fs::symlink("real", &link));
             stage.mount(json!({
                 "destination": "/v", "type": "bind", "source": link, "options": ["bind"],
             }));
@@ -216,9 +211,7 @@ fn sources() -> Vec<Case> {
         }),
         Case::new("source: a socket", |stage| {
             let path = stage.node("socket");
-            std::os::unix::net::UnixListener::bind(&path)
-                .map(drop)
-                .unwrap_or_default();
+            stage.act(|| std::os::unix::net::UnixListener::bind(&path).map(drop));
             stage.mount(json!({
                 "destination": "/run/socket", "type": "bind", "source": path,
                 "options": ["bind"],
@@ -330,7 +323,7 @@ fn kinds() -> Vec<Case> {
                 stage.source(&format!("layers/{layer}"));
             }
             let work = stage.node("layers/work/file");
-            std::fs::remove_file(work).unwrap_or_default();
+            stage.act(|| std::fs::remove_file(work));
             let option = |name: &str, layer: &str| {
                 format!(
                     "{name}={}",

@@ -27,6 +27,9 @@ fn program() -> Vec<Case> {
         Case::new("args: a program of the working directory", |stage| {
             stage.process(json!({ "args": ["./probe", "report"] }));
         }),
+        Case::new("commandLine: has no effect", |stage| {
+            stage.process(json!({ "commandLine": "a" }));
+        }),
         Case::new("env: absent HOME is that of the user", |stage| {
             stage.process(json!({ "env": ["PATH=/bin"], "user": { "uid": 1000, "gid": 1000 } }));
         }),
@@ -70,11 +73,11 @@ fn program() -> Vec<Case> {
         Case::new("cwd: one that only its user may enter", |stage| {
             stage.directory("/home/user");
             let home = stage.root("/home/user");
-            let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-            let owned = std::os::unix::fs::chown(&home, Some(1000), Some(1000));
-            owned
-                .and_then(|()| std::fs::set_permissions(&home, private))
-                .unwrap_or_default();
+            stage.act(|| {
+                let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+                std::os::unix::fs::chown(&home, Some(1000), Some(1000))?;
+                std::fs::set_permissions(&home, private)
+            });
             stage.process(json!({ "cwd": "/home/user", "user": { "uid": 1000, "gid": 1000 } }));
         }),
         Case::new("terminal: with a size", |stage| {

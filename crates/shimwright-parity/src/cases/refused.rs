@@ -24,10 +24,10 @@ fn of_process() -> Vec<Case> {
         "no process" "process" |stage| {
             stage.spec["process"] = json!(null);
         },
-        "no args" "args" |stage| {
+        "no args" "arguments" |stage| {
             stage.process(json!({ "args": null }));
         },
-        "empty args" "args" |stage| {
+        "empty args" "arguments" |stage| {
             stage.process(json!({ "args": [] }));
         },
         "a program that is not there" "/nope" |stage| {
@@ -48,10 +48,10 @@ fn of_process() -> Vec<Case> {
         "an empty cwd" "cwd" |stage| {
             stage.process(json!({ "cwd": "" }));
         },
-        "a NUL in a variable" "environment" |stage| {
+        "a NUL in a variable" "NUL" |stage| {
             stage.process(json!({ "env": ["A=a\0b"] }));
         },
-        "a NUL in an argument" "argument" |stage| {
+        "a NUL in an argument" "NUL" |stage| {
             stage.process(json!({ "args": ["/probe", "a\0b"] }));
         },
         "an unknown limit" "RLIMIT_NOPE" |stage| {
@@ -120,7 +120,7 @@ fn of_mounts() -> Vec<Case> {
             stage.bind("/proc/sys", &["bind"]);
         },
         "proc through a link" "/proc" |stage| {
-            std::fs::remove_dir(stage.root("/proc")).unwrap_or_default();
+            stage.act(|| std::fs::remove_dir(stage.root("/proc")));
             stage.directory("/elsewhere").link("/elsewhere", "/proc");
         },
         "a mount label without SELinux" "mountLabel" |stage| {
@@ -223,6 +223,13 @@ fn of_linux() -> Vec<Case> {
             let calls = json!([{ "names": ["chroot"], "action": "SCMP_ACT_NOTIFY" }]);
             let seccomp = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": calls });
             stage.linux(json!({ "seccomp": seccomp }));
+        },
+        "a listener that does not listen" "listenerPath" |stage| {
+            let calls = json!([{ "names": ["chroot"], "action": "SCMP_ACT_NOTIFY" }]);
+            stage.linux(json!({ "seccomp": {
+                "defaultAction": "SCMP_ACT_ALLOW", "syscalls": calls,
+                "listenerPath": "/not/there", "listenerMetadata": "about",
+            } }));
         },
         "an unknown personality" "NOPE" |stage| {
             stage.linux(json!({ "personality": { "domain": "NOPE" } }));

@@ -63,8 +63,22 @@ pub(crate) fn cases() -> Vec<Case> {
             stage.linux(json!({ "maskedPaths": ["/link"] }));
             stage.steps(&["list:/secret"]);
         }),
-        Case::new("solaris, windows, zos: have no effect", |stage| {
+        Case::new("solaris: has no effect", |stage| {
             stage.spec["solaris"] = json!({ "milestone": "a" });
+        }),
+        Case::new("windows: has no effect", |stage| {
+            stage.spec["windows"] = json!({ "layerFolders": ["a"] });
+        }),
+        Case::new("vm: has no effect", |stage| {
+            stage.spec["vm"] = json!({ "kernel": { "path": "/a" } });
+        }),
+        Case::new("zos: has no effect", |stage| {
+            stage.spec["zos"] = json!({ "namespaces": [] });
+        }),
+        Case::new("mappings outside of linux: have no effect", |stage| {
+            let map = json!([{ "containerID": 0, "hostID": 1000, "size": 10 }]);
+            stage.spec["uidMappings"] = map.clone();
+            stage.spec["gidMappings"] = map;
         }),
         Case::new("intelRdt: an empty one has no effect", |stage| {
             stage.linux(json!({ "intelRdt": {} }));

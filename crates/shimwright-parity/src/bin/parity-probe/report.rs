@@ -56,7 +56,6 @@ pub(crate) fn hook() -> Value {
         "ids": ids(),
         "names": names(),
         "namespaces": namespaces(),
-        "root": fs::metadata("/").map(|root| format!("{}:{}", root.dev(), root.ino())).ok(),
         "status": text("/proc/self/status"),
         "mounts": text("/proc/self/mountinfo"),
     })
@@ -134,8 +133,9 @@ fn descriptors() -> Value {
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
         let kind = fs::metadata(entry.path()).map_or("unknown", |file| kind(&file));
         let flags = flags.and_then(|text| u32::from_str_radix(text.trim(), 8).ok());
-        // Whether large files can be opened is the opener's affair.
-        let flags = OFlags::from_bits_retain(flags.unwrap_or_default()) - OFlags::LARGEFILE;
+        // Neither is of use to the program.
+        let flags = OFlags::from_bits_retain(flags.unwrap_or_default());
+        let flags = flags - OFlags::LARGEFILE - OFlags::CLOEXEC;
         found.insert(
             name,
             json!({ "kind": kind, "flags": format!("{:o}", flags.bits()) }),

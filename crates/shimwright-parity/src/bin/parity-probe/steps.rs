@@ -21,6 +21,10 @@ pub(crate) fn run(step: &str) -> Value {
             |error| failure(&error),
             |bytes| json!(String::from_utf8_lossy(&bytes)),
         ),
+        "memory policy" => {
+            let maps = fs::read_to_string("/proc/self/numa_maps").unwrap_or_default();
+            json!(maps.lines().next().and_then(|line| line.split(' ').nth(1)))
+        }
         "stat" => fs::metadata(operand)
             .map_or_else(|error| failure(&error), |metadata| describe(&metadata)),
         "lstat" => fs::symlink_metadata(operand)
