@@ -217,7 +217,7 @@ fn mounts_below(mountinfo: &str, target: &Path) -> Vec<String> {
 
 /// Mount points are written with octal escapes for white space and backslashes
 /// (`proc_pid_mountinfo(5)`).
-fn unescape(text: &str) -> String {
+pub(super) fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
