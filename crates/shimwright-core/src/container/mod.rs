@@ -17,6 +17,8 @@ pub(crate) mod executor;
 pub(crate) mod home;
 pub(crate) mod join;
 pub(crate) mod program;
+#[allow(dead_code, reason = "not called yet")]
+pub(crate) mod root;
 pub(crate) mod rootfs;
 pub(crate) mod spawn;
 pub(crate) mod supported;
