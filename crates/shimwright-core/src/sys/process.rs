@@ -160,9 +160,10 @@ pub(crate) fn set_io_priority(class: i64, priority: i64) -> io::Result<()> {
 /// Has the kernel describe itself to this process as one of 32 bits (`PER_LINUX32` of
 /// `personality(2)`).
 pub(crate) fn set_32_bit_personality() -> io::Result<()> {
-    let kind = libc::PER_LINUX32;
+    /// From `linux/personality.h`.
+    const PER_LINUX32: libc::c_ulong = 8;
     // SAFETY: the argument is a number.
-    match unsafe { libc::personality(u64::from(kind.unsigned_abs())) } {
+    match unsafe { libc::personality(PER_LINUX32) } {
         failed if failed < 0 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
@@ -185,9 +186,17 @@ pub(crate) fn set_loopback_up() -> io::Result<()> {
     let socket = socket.as_raw_fd();
     // SAFETY: both requests read and write one `ifreq`, whose flags the first one sets.
     unsafe {
-        done(i64::from(libc::ioctl(socket, libc::SIOCGIFFLAGS, &raw mut request)))?;
+        done(i64::from(libc::ioctl(
+            socket,
+            libc::SIOCGIFFLAGS,
+            &raw mut request,
+        )))?;
         request.ifr_ifru.ifru_flags |= i16::try_from(libc::IFF_UP).map_err(io::Error::other)?;
-        done(i64::from(libc::ioctl(socket, libc::SIOCSIFFLAGS, &raw const request)))
+        done(i64::from(libc::ioctl(
+            socket,
+            libc::SIOCSIFFLAGS,
+            &raw const request,
+        )))
     }
 }
 

@@ -63,7 +63,11 @@ fn schedule(scheduler: &Scheduler) -> io::Result<()> {
         policy,
         flags: flags.fold(0, |all, one| all | one),
         nice: scheduler.nice().unwrap_or_default(),
-        priority: scheduler.priority().unwrap_or_default().try_into().unwrap_or_default(),
+        priority: scheduler
+            .priority()
+            .unwrap_or_default()
+            .try_into()
+            .unwrap_or_default(),
         runtime: scheduler.runtime().unwrap_or_default(),
         deadline: scheduler.deadline().unwrap_or_default(),
         period: scheduler.period().unwrap_or_default(),
@@ -144,16 +148,15 @@ pub(super) fn memory_policy(linux: &Linux) -> Result<(), Error> {
     setup_memory_policy(linux.memory_policy(), syscall.as_ref()).context("set the memory policy")
 }
 
-/// Sets the limits of another process: in a user namespace it could raise none itself, and what it still
-/// has to do may take more.
-pub(super) fn limit(pid: Pid, process: &Process) -> Result<(), Error> {
+/// Sets the limits of a process, or of the calling one.
+pub(super) fn limit(pid: Option<Pid>, process: &Process) -> Result<(), Error> {
     for limit in process.rlimits().iter().flatten() {
         let value = |value: u64| Some(value).filter(|&value| value != u64::MAX);
         let wanted = Rlimit {
             current: value(limit.soft()),
             maximum: value(limit.hard()),
         };
-        rustix::process::prlimit(Some(pid), resource(limit.typ()), wanted).map_err(|error| {
+        rustix::process::prlimit(pid, resource(limit.typ()), wanted).map_err(|error| {
             let kind = limit.typ();
             Error::invalid(format!("process.rlimits: {kind}: {error}"))
         })?;
@@ -190,8 +193,14 @@ mod tests {
     fn a_parameter_may_be_written_with_either_separator() {
         for (name, expected) in [
             ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
-            ("net/ipv4/conf/eth0.1/forwarding", "net/ipv4/conf/eth0.1/forwarding"),
-            ("net.ipv4.conf.eth0/1.forwarding", "net/ipv4/conf/eth0.1/forwarding"),
+            (
+                "net/ipv4/conf/eth0.1/forwarding",
+                "net/ipv4/conf/eth0.1/forwarding",
+            ),
+            (
+                "net.ipv4.conf.eth0/1.forwarding",
+                "net/ipv4/conf/eth0.1/forwarding",
+            ),
             ("kernel", "kernel"),
         ] {
             assert_eq!(path(name), expected);

@@ -32,7 +32,9 @@ pub(super) fn make(is_first: bool) -> io::Result<OwnedFd> {
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
     let found = rustix::fs::fstat(&slave)?;
     if !is_devpts(&slave)? || rustix::fs::major(found.st_rdev) != PTY_SLAVES {
-        return Err(io::Error::other("the other end of /dev/pts/ptmx is no terminal"));
+        return Err(io::Error::other(
+            "the other end of /dev/pts/ptmx is no terminal",
+        ));
     }
     if is_first {
         mount_console(&slave)?;
@@ -67,7 +69,9 @@ fn open_master() -> io::Result<OwnedFd> {
         && node.st_ino == PTMX_INODE
         && is_devpts(&found)?;
     if !is_ptmx {
-        return Err(io::Error::other("/dev/pts/ptmx is not the device of that name"));
+        return Err(io::Error::other(
+            "/dev/pts/ptmx is not the device of that name",
+        ));
     }
     let opened = rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty())?;
     let again = rustix::fs::fstat(&opened)?;

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::{ContainerState, Hook, Spec, State as OciState, StateBuilder};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags};
 
 use crate::error::{Context, Error};
 use crate::sys;
@@ -55,7 +55,10 @@ impl State {
             .id(id)
             .bundle(bundle)
             .annotations(spec.annotations().clone().unwrap_or_default());
-        state.build().map(Self).context("describe the container to hooks")
+        state
+            .build()
+            .map(Self)
+            .context("describe the container to hooks")
     }
 
     pub(in crate::container) fn creating(&self, pid: Pid) -> OciState {
@@ -151,7 +154,9 @@ fn run_one(hook: &Hook, state: &[u8], env: Option<&[String]>) -> Result<(), Erro
         .stdout(place(&output).context("duplicate the output")?)
         .stderr(place(&output).context("duplicate the output")?);
     let mut child = command.spawn().context("execute it")?;
-    let timeout = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok());
+    let timeout = hook
+        .timeout()
+        .and_then(|seconds| u64::try_from(seconds).ok());
     if !ends_within(&child, timeout.map(Duration::from_secs)).context("wait for it")? {
         let _ = child.kill();
         let _ = child.wait();
@@ -246,11 +251,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("never");
         let fails = r#"{"path":"/bin/sh","args":["sh","-c","echo no such thing >&2; exit 3"]}"#;
-        let next = format!(r#"{{"path":"/usr/bin/touch","args":["touch","{}"]}}"#, file.display());
-        let error = run(Stage::CreateRuntime, &hooks(&format!("[{fails},{next}]")), &state());
+        let next = format!(
+            r#"{{"path":"/usr/bin/touch","args":["touch","{}"]}}"#,
+            file.display()
+        );
+        let error = run(
+            Stage::CreateRuntime,
+            &hooks(&format!("[{fails},{next}]")),
+            &state(),
+        );
         let error = crate::error::chain(&error.unwrap_err());
         assert!(
-            error.contains("createRuntime hook 0") && error.ends_with("exit status 3: no such thing"),
+            error.contains("createRuntime hook 0")
+                && error.ends_with("exit status 3: no such thing"),
             "{error}"
         );
         assert!(!file.exists());

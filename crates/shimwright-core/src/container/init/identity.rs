@@ -81,7 +81,12 @@ impl Error {
 /// A working directory that was entered through a descriptor of the node's may lie outside of the root
 /// (runc's advisory GHSA-xr7r-f8xq-vfvv). The kernel then says that it cannot be reached.
 fn is_inside(cwd: &Path) -> Result<(), Error> {
-    let outside = || Error::invalid(format!("process.cwd: {} is outside of the root", cwd.display()));
+    let outside = || {
+        Error::invalid(format!(
+            "process.cwd: {} is outside of the root",
+            cwd.display()
+        ))
+    };
     match rustix::process::getcwd(Vec::new()) {
         Ok(path) if path.to_bytes().starts_with(b"/") => Ok(()),
         Ok(_) | Err(Errno::NOENT) => Err(outside()),
@@ -131,13 +136,16 @@ impl Wanted {
     fn of(process: &Process) -> Result<Self, Error> {
         let now = rustix::thread::capabilities(None).context("learn the capabilities")?;
         let highest = u64::BITS - now.permitted.bits().leading_zeros();
-        let known = u64::MAX.checked_shr(u64::BITS - highest).unwrap_or_default();
+        let known = u64::MAX
+            .checked_shr(u64::BITS - highest)
+            .unwrap_or_default();
         let asked = process.capabilities().as_ref();
         let set = |set: fn(&LinuxCapabilities) -> &Option<Capabilities>| {
             let asked = asked.and_then(|asked| set(asked).as_ref());
-            let bits = asked.into_iter().flatten().fold(0, |bits, capability| {
-                bits | capability.to_cap().bitmask()
-            });
+            let bits = asked
+                .into_iter()
+                .flatten()
+                .fold(0, |bits, capability| bits | capability.to_cap().bitmask());
             if bits & !known != 0 {
                 tracing::warn!("a capability of the process is unknown to the kernel");
             }

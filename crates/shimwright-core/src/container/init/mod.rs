@@ -24,20 +24,22 @@ mod seccomp;
 mod setup;
 mod user;
 
-use std::ffi::CStr;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hooks, Linux, Process, Spec};
+use oci_spec::runtime::{Hooks, Process, Spec};
 
 use super::executor::Exec;
 use super::root::Root;
 use crate::engine::BoxError;
-use crate::error::{self, Context, Error, printable};
+use crate::engine::exit::Status;
+use crate::error::{self, Context, Error};
+use crate::stdio::Streams;
 use crate::sys;
+pub(super) use namespaces::Plan as Namespaces;
 use setup::Channel;
 pub(super) use setup::{Launched, Outside};
+pub(super) use user::become_root;
 
 /// What the first process and a further one have in common.
 pub(super) struct Common<'a> {
@@ -45,11 +47,13 @@ pub(super) struct Common<'a> {
     pub(super) process: &'a Process,
     pub(super) exec: &'a Exec,
     /// Its streams, unless it is to make its own terminal.
-    pub(super) streams: Option<&'a crate::stdio::Streams>,
+    pub(super) streams: Option<&'a Streams>,
+    /// Whether it is in a user namespace of the container, in which it could raise no limit.
+    pub(super) has_user_namespace: bool,
     /// Whether it gets a session keyring of its own.
     pub(super) new_keyring: bool,
     /// The `/proc` of the node: a container may have none.
-    pub(super) proc: &'a OwnedFd,
+    pub(super) proc: OwnedFd,
     /// The read end of the pipe on which it waits for `start`.
     pub(super) start: &'a OwnedFd,
 }
@@ -58,7 +62,9 @@ pub(super) struct Common<'a> {
 pub(super) struct First<'a> {
     pub(super) common: Common<'a>,
     pub(super) root: Root,
-    pub(super) namespaces: namespaces::Plan,
+    /// Its path, seen from the node.
+    pub(super) root_path: PathBuf,
+    pub(super) namespaces: Namespaces,
     /// What hooks are told about the container.
     pub(super) state: hooks::State,
 }
@@ -86,7 +92,7 @@ impl First<'_> {
         make_cwd(process.cwd())?;
         common.terminal(channel, true)?;
         names(spec)?;
-        attributes::sysctls(linux, common.proc)?;
+        attributes::sysctls(linux, &common.proc)?;
         self.root.seal().context("seal the root file system")?;
         if let Some(linux) = linux {
             network::receive_devices(linux, channel).context("set up the network devices")?;
@@ -101,7 +107,7 @@ impl First<'_> {
         let Some(create_container) = of.create_container() else {
             return Ok(());
         };
-        self.root.change_to().context("enter the root directory")?;
+        rustix::process::chdir(&self.root_path).context("enter the root directory")?;
         let state = self.state.creating(rustix::process::getpid());
         hooks::run(hooks::Stage::CreateContainer, create_container, &state)
     }
@@ -118,7 +124,9 @@ impl First<'_> {
             let state = self.state.created(rustix::process::getpid());
             let env = common.process.env().as_deref().unwrap_or_default();
             if let Err(error) = hooks::run_in_container(hooks, &state, env) {
-                common.exec.give_up(&error::chain(&error))
+                common
+                    .exec
+                    .give_up(&error::chain(&error), Status::ENGINE_FAILED.code())
             }
         }
         common.exec.run()
@@ -163,7 +171,7 @@ impl Common<'_> {
     fn begin(&self) -> Result<(), Error> {
         rustix::process::setsid().context("make a session")?;
         if let Some(streams) = self.streams {
-            streams.take_over().context("connect the streams")?;
+            take_over(streams).context("connect the streams")?;
         }
         if self.new_keyring {
             sys::process::new_session_keyring().context("make a session keyring")?;
@@ -185,7 +193,13 @@ impl Common<'_> {
         let (spec, process) = (self.spec, self.process);
         let linux = spec.linux().as_ref();
         attributes::set(process, linux)?;
-        attributes::labels(process, self.proc)?;
+        attributes::labels(process, &self.proc)?;
+        // As late as possible, as what is still to be done may take more than they let it.
+        if self.has_user_namespace {
+            channel.ask_for_limits()?;
+        } else {
+            attributes::limit(None, process)?;
+        }
         let filter = linux.and_then(|linux| linux.seccomp().as_ref());
         let no_new_privileges = process.no_new_privileges() == Some(true);
         if no_new_privileges {
@@ -200,7 +214,9 @@ impl Common<'_> {
         }
         // Whoever in the container may look into this process, which now waits for `start`, finds no way
         // to the node.
-        self.exec.close_the_rest(self.start).context("close the files of the launcher")
+        self.exec
+            .close_the_rest()
+            .context("close the files of the launcher")
     }
 
     /// Tells the launcher how it went; does not return if it did not.
@@ -213,7 +229,7 @@ impl Common<'_> {
             }
         };
         if told.is_err() {
-            sys::process::exit_now(crate::engine::exit::Status::ENGINE_FAILED.code());
+            sys::process::exit_now(Status::ENGINE_FAILED.code());
         }
     }
 
@@ -225,6 +241,13 @@ impl Common<'_> {
             Ok(1)
         )
     }
+}
+
+/// Has the streams be those of this process.
+fn take_over(streams: &Streams) -> std::io::Result<()> {
+    rustix::stdio::dup2_stdin(&streams.stdin)?;
+    rustix::stdio::dup2_stdout(&streams.stdout)?;
+    Ok(rustix::stdio::dup2_stderr(&streams.stderr)?)
 }
 
 /// The names of the container in its UTS namespace.

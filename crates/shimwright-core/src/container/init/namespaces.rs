@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::user::Maps;
-use crate::error::{Context, Error};
+use crate::error::Error;
 use crate::sys;
 
 /// What a container has of a type of namespace.
@@ -75,6 +75,11 @@ impl Plan {
         plan.joined
             .sort_by_key(|(kind, _)| *kind == LinkNameSpaceType::Mount);
         Ok(plan)
+    }
+
+    /// Whether the container is in a user namespace.
+    pub(in crate::container) fn has_user(&self) -> bool {
+        self.user.is_some()
     }
 
     /// Whether the container has a network namespace that nobody has set up.
@@ -159,7 +164,11 @@ impl Outside {
 }
 
 fn open(namespace: &LinuxNamespace) -> Result<Wanted, Error> {
-    let Some(path) = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) else {
+    let Some(path) = namespace
+        .path()
+        .as_ref()
+        .filter(|path| !path.as_os_str().is_empty())
+    else {
         return Ok(Wanted::New);
     };
     let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
@@ -224,7 +233,8 @@ mod tests {
     use super::*;
 
     fn plan(namespaces: &str) -> Result<Plan, Error> {
-        let linux = format!(r#"{{"namespaces":{namespaces},"timeOffsets":{{"boottime":{{"secs":5}}}}}}"#);
+        let linux =
+            format!(r#"{{"namespaces":{namespaces},"timeOffsets":{{"boottime":{{"secs":5}}}}}}"#);
         Plan::new(&serde_json::from_str(&linux).unwrap())
     }
 
@@ -236,7 +246,10 @@ mod tests {
         )
         .unwrap();
         let joined: Vec<_> = plan.joined.iter().map(|(kind, _)| *kind).collect();
-        assert_eq!(joined, [LinkNameSpaceType::Network, LinkNameSpaceType::Mount]);
+        assert_eq!(
+            joined,
+            [LinkNameSpaceType::Network, LinkNameSpaceType::Mount]
+        );
         assert_eq!(plan.new, UnshareFlags::NEWUTS | UnshareFlags::NEWIPC);
         assert!(matches!(plan.pid, Some(Wanted::New)) && plan.user.is_none());
         assert_eq!(plan.offsets, "boottime 5 0\n");
@@ -244,7 +257,12 @@ mod tests {
 
     #[test]
     fn one_that_is_not_there_is_named() {
-        let error = plan(r#"[{"type":"network","path":"/no/such"}]"#).unwrap_err().to_string();
-        assert!(error.contains("network") && error.contains("/no/such"), "{error}");
+        let error = plan(r#"[{"type":"network","path":"/no/such"}]"#)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("network") && error.contains("/no/such"),
+            "{error}"
+        );
     }
 }

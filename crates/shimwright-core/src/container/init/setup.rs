@@ -1,7 +1,7 @@
 //! The conversation between the launcher and a process that it makes.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use oci_spec::runtime::{Process, Spec};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, WaitOptions};
@@ -9,9 +9,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::hooks::{self, Stage};
-use super::namespaces::{Plan, User, Wanted};
+use super::namespaces::{User, Wanted};
 use super::network::Addresses;
-use super::{Common, First, Further, attributes, network, seccomp, user};
+use super::{First, Further, attributes, network, seccomp, user};
 use crate::engine::BoxError;
 use crate::error::{self, Context, Error};
 use crate::process::handle::Handle;
@@ -26,6 +26,8 @@ enum Said {
     Maps,
     /// It has made this process, which goes on in its place.
     Forked(i32),
+    /// Its limits are to be set.
+    Limits,
     /// The hooks of the launcher are to run.
     Hooks,
     /// The devices of the network are to be moved.
@@ -61,6 +63,10 @@ impl Channel {
 
     pub(super) fn ask_for_hooks(&self) -> Result<(), Error> {
         self.ask(&Said::Hooks).map(|GoOn| ())
+    }
+
+    pub(super) fn ask_for_limits(&self) -> Result<(), Error> {
+        self.ask(&Said::Limits).map(|GoOn| ())
     }
 
     pub(super) fn ask_for_devices(&self) -> Result<Addresses, Error> {
@@ -165,7 +171,9 @@ impl Outside<'_> {
             first.live(channel)
         })?;
         // Hooks belong outside.
-        let returned = entered.return_to().context("return to the namespaces of the node");
+        let returned = entered
+            .return_to()
+            .context("return to the namespaces of the node");
         made.end_unless(returned.and_then(|()| place(made.pid)))?;
         made.serve(self, maps.as_ref())
     }
@@ -195,11 +203,7 @@ impl Outside<'_> {
         made.serve(self, None)
     }
 
-    fn make(
-        &self,
-        new: &NewProcess<'_>,
-        live: impl FnOnce(Channel),
-    ) -> Result<Making, Error> {
+    fn make(&self, new: &NewProcess<'_>, live: impl FnOnce(Channel)) -> Result<Making, Error> {
         let (ours, theirs) = message::pair().context("make a socket for the process")?;
         match sys::process::clone(new).context("make the process")? {
             Forked::Child => {
@@ -267,7 +271,6 @@ impl Making {
             };
             self.end_unless(done)?;
         }
-        self.end_unless(attributes::limit(self.pid, outside.process))?;
         Ok(Launched {
             pid: self.pid,
             handle: self.handle,
@@ -297,8 +300,10 @@ impl Making {
         match said {
             Said::Maps => {
                 let maps = maps.ok_or_else(|| Error::invalid("no maps of ids"))?;
-                maps.write(self.pid).context("write the maps of the user namespace")?;
+                maps.write(self.pid)
+                    .context("write the maps of the user namespace")?;
             }
+            Said::Limits => attributes::limit(Some(self.pid), outside.process)?,
             Said::Hooks => {
                 let state = state.creating(self.pid);
                 for (stage, hooks) in spec.hooks().iter().flat_map(|hooks| {
@@ -319,7 +324,10 @@ impl Making {
                 let flags = PidfdGetfdFlags::empty();
                 let listener = rustix::process::pidfd_getfd(&self.handle, descriptor, flags);
                 let listener = listener.context("take over the listener's descriptor")?;
-                let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+                let filter = spec
+                    .linux()
+                    .as_ref()
+                    .and_then(|linux| linux.seccomp().as_ref());
                 let filter = filter.ok_or_else(|| Error::invalid("no filter"))?;
                 let state = if outside.is_further {
                     state.running(Some(self.pid))

@@ -50,7 +50,8 @@ impl Maps {
 /// Enters the user namespace of `plan` and makes the first process there. Returns in the first process;
 /// the calling one ends.
 pub(super) fn pass(plan: &mut Plan, channel: &Channel) -> Result<(), Error> {
-    plan.enter_the_nodes().context("enter the namespaces of the node")?;
+    plan.enter_the_nodes()
+        .context("enter the namespaces of the node")?;
     match &plan.user {
         None => return Ok(()),
         Some(User::Joined(path)) => {
@@ -77,7 +78,7 @@ pub(super) fn pass(plan: &mut Plan, channel: &Channel) -> Result<(), Error> {
 }
 
 /// Becomes the first user of the user namespace that this process has entered.
-pub(super) fn become_root() -> io::Result<()> {
+pub(in crate::container) fn become_root() -> io::Result<()> {
     let (user, group) = (Uid::ROOT, Gid::ROOT);
     // The groups are the node's. A namespace may forbid to change them, and then shows them as nobody's.
     match sys::process::set_groups(&[]) {

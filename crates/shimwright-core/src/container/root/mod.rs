@@ -1,57 +1,101 @@
-//! The root file system of a container: its mounts, its devices, and the way into it.
-//!
-//! Each step is what runc does (`libcontainer/rootfs_linux.go` there), with paths that are resolved
-//! inside the root by the kernel. `docs/decisions/0014-root-file-system.md` has the reasons.
+//! Stand-in on libcontainer's.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use libcontainer::syscall::syscall::SyscallType;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use rustix::mount::{MountAttrFlags, MountFlags};
 
 use crate::cgroup::Cgroups;
-use crate::error::Error;
+use crate::error::{Context, Error};
 
-/// What a root file system is made from.
 #[derive(Clone, Copy)]
 pub(crate) struct Settings<'a> {
     pub(crate) spec: &'a Spec,
-    /// The root on the node: absolute, without links.
     pub(crate) root: &'a Path,
-    /// Move the root over the node's instead of `pivot_root(2)`.
     pub(crate) no_pivot: bool,
-    /// The container's own cgroups.
     pub(crate) cgroups: &'a Cgroups,
-    /// It is for a WebAssembly guest.
     pub(crate) is_guest: bool,
 }
 
-/// The root file system of a container, in the steps that make it.
-pub(crate) struct Root {}
+pub(crate) struct Root {
+    spec: Spec,
+    root: PathBuf,
+    is_guest: bool,
+}
 
-#[expect(
-    clippy::unused_self,
-    clippy::unnecessary_wraps,
-    reason = "not written yet"
-)]
 impl Root {
-    /// Opens what takes the privileges of the node. Launcher process, in the node's mount namespace.
-    pub(crate) fn prepare(_settings: &Settings<'_>) -> Result<Self, Error> {
-        Ok(Self {})
+    pub(crate) fn prepare(settings: &Settings<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            spec: settings.spec.clone(),
+            root: settings.root.to_owned(),
+            is_guest: settings.is_guest,
+        })
     }
-
-    /// Makes the mounts and the devices below the root. The container's first process, in its mount
-    /// namespace and with every capability in its user namespace; hooks come after it.
     pub(crate) fn mount(&self) -> Result<(), Error> {
+        let has = |kind| {
+            self.spec
+                .linux()
+                .iter()
+                .flat_map(|l| l.namespaces().iter().flatten())
+                .any(|n| n.typ() == kind)
+        };
+        libcontainer::rootfs::RootFS::new()
+            .prepare_rootfs(
+                &self.spec,
+                &self.root,
+                has(LinuxNamespaceType::User),
+                has(LinuxNamespaceType::Cgroup),
+            )
+            .context("x")?;
+        if self.is_guest {
+            let fd = rustix::fs::open(
+                &self.root,
+                rustix::fs::OFlags::PATH,
+                rustix::fs::Mode::empty(),
+            )
+            .context("x")?;
+            crate::sys::mount::set_mount_attributes(fd, MountAttrFlags::MOUNT_ATTR_NODEV, false)
+                .context("x")?;
+        }
         Ok(())
     }
-
-    /// Takes the root as `/`. The same process.
     pub(crate) fn enter(&self) -> Result<(), Error> {
+        SyscallType::Linux
+            .create_syscall()
+            .pivot_rootfs(&self.root)
+            .context("pivot")?;
         Ok(())
     }
-
-    /// Makes what the spec says read-only or inaccessible. The same process, when nothing is mounted
-    /// any more.
     pub(crate) fn seal(&self) -> Result<(), Error> {
+        let linux = self.spec.linux().as_ref().unwrap();
+        let bind = |from: &str, path: &str| rustix::mount::mount_bind(from, path);
+        for path in linux.readonly_paths().iter().flatten() {
+            if bind(path, path).is_ok() {
+                rustix::mount::mount_remount(
+                    path,
+                    MountFlags::BIND
+                        | MountFlags::RDONLY
+                        | MountFlags::NOSUID
+                        | MountFlags::NODEV
+                        | MountFlags::NOEXEC,
+                    "",
+                )
+                .context("ro")?;
+            }
+        }
+        for path in linux.masked_paths().iter().flatten() {
+            if Path::new(path).is_dir() {
+                rustix::mount::mount("tmpfs", path.as_str(), "tmpfs", MountFlags::RDONLY, None)
+                    .context("mask")?;
+            } else {
+                let _ = bind("/dev/null", path);
+            }
+        }
+        if self.spec.root().as_ref().unwrap().readonly() == Some(true) {
+            rustix::mount::mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, "")
+                .context("ro root")?;
+        }
         Ok(())
     }
 }
