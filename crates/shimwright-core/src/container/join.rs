@@ -17,7 +17,6 @@ use rustix::process::PidfdFlags;
 use rustix::thread::ThreadNameSpaceType;
 use serde::{Deserialize, Serialize};
 
-use super::create::check_terminal;
 use super::home;
 use super::program::Programs;
 use super::spawn::{self, Setup};
@@ -74,7 +73,6 @@ impl Join<'_> {
         // libcontainer needs a working directory, see `Job::run`.
         rustix::process::chdir(bundle.directory())
             .with_context(|| format!("enter the bundle {}", bundle.directory().display()))?;
-        check_terminal(process, matches!(stdio, Stdio::Terminal))?;
         let mut spec = bundle.spec()?;
         supported::check_exec(process, &spec, Node::discover(false))?;
         let root = self.root().context("look into the container")?;

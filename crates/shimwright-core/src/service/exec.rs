@@ -82,10 +82,13 @@ impl Task {
         validate_id("exec", &request.exec_id)?;
         self.process.state().joinable(&self.process.name)?;
         let spec = request.spec.as_ref().map(|any| any.value.as_slice());
-        let spec: Spec = serde_json::from_slice(spec.unwrap_or_default())
+        let mut spec: Spec = serde_json::from_slice(spec.unwrap_or_default())
             .map_err(|error| Error::invalid(format!("the process of the exec: {error}")))?;
         let paths = StreamPaths {
             stdin: request.stdin.clone(),
+        // The request decides, as in containerd's own shim (`Init.exec` in `pkg/process/init.go`
+        // there): clients leave the terminal of the spec as it is in the container's.
+        spec.set_terminal(Some(request.terminal));
             stdout: request.stdout.clone(),
             stderr: request.stderr.clone(),
             terminal: request.terminal,
