@@ -167,10 +167,12 @@ impl Task {
     /// Forgets every exec of a task that is being deleted.
     pub(super) async fn close_execs(&self) {
         let execs: Vec<_> = self.execs().drain().collect();
-        for (id, exec) in execs {
+        // Each may wait for its client.
+        let closed = execs.iter().map(|(id, exec)| {
             exec.process.stopped(Exited::now(Status::KILLED));
-            exec.process.io.close(&id).await;
-        }
+            exec.process.io.close(id)
+        });
+        futures::future::join_all(closed).await;
     }
 
     fn execs(&self) -> MutexGuard<'_, HashMap<String, Arc<Exec>>> {
