@@ -220,12 +220,14 @@ fn require_mount_namespace(spec: &Spec) -> Result<(), Error> {
     ))
 }
 
-/// The client and the spec must agree about the terminal, or one of them waits for the other.
+/// The client and the spec of a container must agree about the terminal, or one of them waits for
+/// the other. runc refuses the same (`checkTerminal` in its `utils_linux.go`). The terminal of an
+/// exec is the request's alone.
 ///
 /// # Errors
 ///
 /// `Invalid`, saying what each of them wants.
-pub(super) fn check_terminal(process: &Process, is_terminal: bool) -> Result<(), Error> {
+fn check_terminal(process: &Process, is_terminal: bool) -> Result<(), Error> {
     if process.terminal().unwrap_or_default() == is_terminal {
         return Ok(());
     }

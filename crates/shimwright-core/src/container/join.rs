@@ -15,7 +15,6 @@ use rustix::pipe::PipeFlags;
 use rustix::thread::ThreadNameSpaceType;
 use serde::{Deserialize, Serialize};
 
-use super::create::check_terminal;
 use super::executor::Exec;
 use super::home;
 use super::init::{self, Common, Further, Launched, Outside, hooks};
@@ -73,7 +72,6 @@ impl Join<'_> {
         // The shim's own may have been removed, see `Job::run`.
         rustix::process::chdir(bundle.directory())
             .with_context(|| format!("enter the bundle {}", bundle.directory().display()))?;
-        check_terminal(process, matches!(stdio, Stdio::Terminal))?;
         let mut spec = bundle.spec()?;
         supported::check_exec(process, &spec, Node::discover(false))?;
         let root = self.root().context("look into the container")?;

@@ -80,8 +80,11 @@ impl Task {
         validate_id("exec", &request.exec_id)?;
         self.process.state().joinable(&self.process.name)?;
         let spec = request.spec.as_ref().map(|any| any.value.as_slice());
-        let spec: Spec = serde_json::from_slice(spec.unwrap_or_default())
+        let mut spec: Spec = serde_json::from_slice(spec.unwrap_or_default())
             .map_err(|error| Error::invalid(format!("the process of the exec: {error}")))?;
+        // The request decides, as in containerd's own shim (`Init.exec` in `pkg/process/init.go`
+        // there): clients leave the terminal of the spec as it is in the container's.
+        spec.set_terminal(Some(request.terminal));
         let paths = StreamPaths {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
@@ -162,10 +165,12 @@ impl Task {
     /// Forgets every exec of a task that is being deleted.
     pub(super) async fn close_execs(&self) {
         let execs: Vec<_> = self.execs().drain().collect();
-        for (id, exec) in execs {
+        // Each may wait for its client.
+        let closed = execs.iter().map(|(id, exec)| {
             exec.process.stopped(Exited::now(Status::KILLED));
-            exec.process.io.close(&id).await;
-        }
+            exec.process.io.close(id)
+        });
+        futures::future::join_all(closed).await;
     }
 
     fn execs(&self) -> MutexGuard<'_, HashMap<String, Arc<Exec>>> {

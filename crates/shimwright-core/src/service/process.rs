@@ -40,8 +40,8 @@ impl fmt::Debug for Process {
 impl Process {
     pub(super) fn new(name: Name, paths: StreamPaths, state: State, events: &Arc<Events>) -> Self {
         Self {
+            io: Io::new(paths, name.exec.is_some()),
             name,
-            io: Io::new(paths),
             state: watch::Sender::new(state),
             handle: OnceLock::new(),
             waiting: Mutex::default(),

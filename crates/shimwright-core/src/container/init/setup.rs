@@ -131,11 +131,11 @@ pub(in crate::container) struct Outside<'a> {
 
 /// A process that has been made, and waits for `start`.
 #[derive(Debug)]
-pub(in crate::container) struct Launched {
-    pub(in crate::container) pid: Pid,
-    pub(in crate::container) handle: OwnedFd,
+pub(crate) struct Launched {
+    pub(crate) pid: Pid,
+    pub(crate) handle: OwnedFd,
     /// The other end of the terminal that it has made.
-    pub(in crate::container) terminal: Option<OwnedFd>,
+    pub(crate) terminal: Option<OwnedFd>,
 }
 
 impl Outside<'_> {
