@@ -81,12 +81,6 @@ impl Hierarchies {
         found
     }
 
-    /// The names of the directories in which v1 hierarchies are mounted, such as `cpu,cpuacct`.
-    pub(crate) fn names(&self) -> BTreeSet<String> {
-        let name = |mount: &Mount| Some(mount.point.file_name()?.to_str()?.to_owned());
-        self.v1.values().filter_map(name).collect()
-    }
-
     /// Whether resources are controlled by v1 hierarchies.
     pub(crate) fn is_legacy(&self) -> bool {
         self.v1.contains_key("devices") && self.v1.contains_key("memory")
@@ -184,9 +178,9 @@ impl Hierarchies {
     }
 
     /// The groups a container at this path of its spec is going to have: one in each v1 hierarchy
-    /// that controls something.
+    /// that controls something, or one in the v2 hierarchy.
     pub(crate) fn planned(&self, path: &GroupPath) -> Cgroups {
-        self.select(path, |name| v1::CONTROLLERS.contains(&name))
+        self.for_controllers(path, &v1::CONTROLLERS)
     }
 
     /// The groups at this path for these controllers of v1, or in the v2 hierarchy.
@@ -222,9 +216,10 @@ impl Hierarchies {
     pub(crate) fn make(&self, cgroups: &Cgroups) -> io::Result<()> {
         let cpuset: Option<&Path> = self.v1.get("cpuset").map(|mount| mount.point.as_path());
         cgroups.v1.make(cpuset)?;
-        match &cgroups.v2 {
-            Some(group) => super::make(group.directory()),
-            None => Ok(()),
+        match (&cgroups.v2, self.unified()) {
+            (Some(group), Some(unified)) if !self.is_legacy() => unified.make(group),
+            (Some(group), _) => super::make(group.directory()),
+            (None, _) => Ok(()),
         }
     }
 

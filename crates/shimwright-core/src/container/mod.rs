@@ -15,6 +15,7 @@ pub(crate) mod create;
 pub(crate) mod entrypoint;
 pub(crate) mod executor;
 pub(crate) mod home;
+mod init;
 pub(crate) mod join;
 pub(crate) mod program;
 #[allow(dead_code, reason = "not called yet")]

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -82,8 +80,11 @@ impl Task {
         validate_id("exec", &request.exec_id)?;
         self.process.state().joinable(&self.process.name)?;
         let spec = request.spec.as_ref().map(|any| any.value.as_slice());
-        let spec: Spec = serde_json::from_slice(spec.unwrap_or_default())
+        let mut spec: Spec = serde_json::from_slice(spec.unwrap_or_default())
             .map_err(|error| Error::invalid(format!("the process of the exec: {error}")))?;
+        // The request decides, as in containerd's own shim (`Init.exec` in `pkg/process/init.go`
+        // there): clients leave the terminal of the spec as it is in the container's.
+        spec.set_terminal(Some(request.terminal));
         let paths = StreamPaths {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
@@ -164,10 +165,12 @@ impl Task {
     /// Forgets every exec of a task that is being deleted.
     pub(super) async fn close_execs(&self) {
         let execs: Vec<_> = self.execs().drain().collect();
-        for (id, exec) in execs {
+        // Each may wait for its client.
+        let closed = execs.iter().map(|(id, exec)| {
             exec.process.stopped(Exited::now(Status::KILLED));
-            exec.process.io.close(&id).await;
-        }
+            exec.process.io.close(id)
+        });
+        futures::future::join_all(closed).await;
     }
 
     fn execs(&self) -> MutexGuard<'_, HashMap<String, Arc<Exec>>> {
@@ -181,26 +184,20 @@ impl Task {
         init: ProcessId,
         wanted: &Wanted,
     ) -> Result<(ProcessId, oneshot::Receiver<Status>), Error> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let socket = format!("exec-{}.sock", NUMBER.fetch_add(1, Ordering::Relaxed));
         let sandbox = self.sandbox()?;
         let (stdio, client) = self.open(&exec.process.io, &sandbox.options).await?;
-        let notify = self.bundle.libcontainer().join(self.id()).join(&socket);
         let launching = self.shared.reaper.launching();
-        let launcher = self.launch_join(exec, init, (&notify, stdio), wanted)?;
-        let answer = wanted.answer(launcher).await;
-        let told = self.notify(&socket);
-        // It has served its purpose, or there never was one.
-        let _ = std::fs::remove_file(&notify);
+        let launcher = self.launch_join(exec, init, stdio, wanted)?;
         let Joined {
             process,
             handle,
+            start,
             failure,
             master,
-        } = answer?;
+        } = wanted.answer(launcher).await?;
         let ended = launching.named(process.pid);
-        let handle = exec.process.made(handle.into());
-        let executed = exec.execute(client, master.map(Into::into), told, failure.into());
+        let handle = exec.process.made(handle.into(), start.into());
+        let executed = exec.execute(client, master.map(Into::into), failure.into());
         if let Err(error) = executed.await {
             // It may have ended by itself.
             let _ = send_signal(handle, libc::SIGKILL.unsigned_abs());
@@ -209,12 +206,12 @@ impl Task {
         Ok((process, ended))
     }
 
-    /// Starts the launcher that makes the process of an exec, which waits at a socket.
+    /// Starts the launcher that makes the process of an exec, which waits.
     fn launch_join(
         &self,
         exec: &Exec,
         init: ProcessId,
-        (notify, stdio): (&Path, Stdio),
+        stdio: Stdio,
         wanted: &Wanted,
     ) -> Result<Launcher<Joined>, Error> {
         let Sandbox {
@@ -248,7 +245,6 @@ impl Task {
                     init,
                     handle,
                     process: exec.spec.clone(),
-                    notify: notify.to_owned(),
                 };
                 join.run(stdio)
             },
@@ -263,11 +259,10 @@ impl Exec {
         &self,
         client: Pending,
         master: Option<OwnedFd>,
-        told: std::io::Result<()>,
         failure: OwnedFd,
     ) -> Result<(), Error> {
         self.process.io.connect(client, master)?;
-        told.context("start the process")?;
+        self.process.go_on()?;
         let said = tokio::time::timeout(EXECUTE_BOUND, read_all(failure));
         let said = said.await.context("execute the program")?;
         match said.context("hear from the process")?.as_str() {

@@ -13,14 +13,20 @@ use rustix::mount::{
 
 use super::options::Flags;
 use crate::container::rootfs::unescape;
-use crate::sys::mount::{attach, clone_mount};
+use crate::sys::mount::{attach, clone_mount, set_mount_attributes};
 
 /// What the mounts of a namespace are unless the spec says something else: what is unmounted on the node
 /// goes away here too.
 const DEFAULT: Flags = MS_SLAVE | MS_REC;
 
 /// Makes the root a mount of its own, which tells the node nothing.
-pub(super) fn prepare(root: &Path, propagation: Option<Flags>) -> io::Result<OwnedFd> {
+///
+/// With `without_devices`, the kernel opens no device node there.
+pub(super) fn prepare(
+    root: &Path,
+    propagation: Option<Flags>,
+    without_devices: bool,
+) -> io::Result<OwnedFd> {
     change("/", propagation.unwrap_or(DEFAULT))?;
     // Or the new mount would be the node's too, and could not become the root.
     let parent = if propagation.unwrap_or(0) & MS_SLAVE != 0 {
@@ -37,6 +43,9 @@ pub(super) fn prepare(root: &Path, propagation: Option<Flags>) -> io::Result<Own
         }
     }
     let mount = clone_mount(CWD, root, true)?;
+    if without_devices {
+        set_mount_attributes(&mount, MountAttrFlags::MOUNT_ATTR_NODEV, true)?;
+    }
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(&mount, "", CWD, root, flags)?;
     Ok(mount)

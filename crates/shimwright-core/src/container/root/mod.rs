@@ -42,8 +42,9 @@ pub(crate) struct Settings<'a> {
     /// The container's own cgroups.
     pub(crate) cgroups: &'a Cgroups,
     pub(crate) hierarchies: &'a Hierarchies,
-    /// It is for a WebAssembly guest, which must not see a file system of the kernel's that is mounted
-    /// below a volume later: binds are private unless their options say something else.
+    /// It is for a WebAssembly guest, whose image has no devices. It must not see a file system of the
+    /// kernel's that is mounted below a volume later: binds are private unless their options say
+    /// something else.
     pub(crate) is_guest: bool,
 }
 
@@ -51,6 +52,7 @@ pub(crate) struct Settings<'a> {
 pub(crate) struct Root {
     path: PathBuf,
     no_pivot: bool,
+    is_guest: bool,
     in_user_namespace: bool,
     has_cgroup_namespace: bool,
     propagation: Option<Flags>,
@@ -109,6 +111,7 @@ impl Root {
         Ok(Self {
             path: settings.root.to_owned(),
             no_pivot: settings.no_pivot,
+            is_guest: settings.is_guest,
             in_user_namespace: namespace(linux, LinuxNamespaceType::User).is_some(),
             has_cgroup_namespace: namespace(linux, LinuxNamespaceType::Cgroup).is_some(),
             propagation,
@@ -139,7 +142,7 @@ impl Root {
     }
 
     fn mount_all(&self) -> Result<(), Error> {
-        let mounted = enter::prepare(&self.path, self.propagation)
+        let mounted = enter::prepare(&self.path, self.propagation, self.is_guest)
             .with_context(|| format!("mount the root {}", self.path.display()))?;
         self.mounted
             .set(mounted)
