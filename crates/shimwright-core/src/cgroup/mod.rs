@@ -114,6 +114,11 @@ impl Cgroups {
         self.v1.directory(name)
     }
 
+    /// The directory of the v2 group.
+    pub(crate) fn unified_directory(&self) -> Option<&Path> {
+        self.v2.as_ref().map(v2::Group::directory)
+    }
+
     fn directories(&self) -> BTreeSet<&Path> {
         let mut directories = self.v1.directories();
         directories.extend(self.v2.as_ref().map(v2::Group::directory));

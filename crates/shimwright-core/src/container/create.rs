@@ -150,9 +150,8 @@ impl Job<'_> {
         let mut spec = self.bundle.spec()?;
         require_mount_namespace(&spec)?;
         supported::check(&spec, Node::discover(self.hierarchies.is_legacy()))?;
-        supported::complete(&mut spec, self.options.no_pivot_root);
+        supported::complete(&mut spec);
         let root = absolute_root(&mut spec, self.bundle)?;
-        rootfs::refuse_linked_devices(&root)?;
         let mut process = spec
             .process()
             .clone()
@@ -178,20 +177,15 @@ impl Job<'_> {
         let is_guest = exec.kind() == ContainerKind::Wasm;
         policy::capabilities::complete(&mut process, is_guest);
         spec.set_process(Some(process.clone()));
-        match exec.kind() {
-            ContainerKind::Linux => {
-                policy::protect_cgroups(&mut spec, &self.hierarchies.names());
+        if is_guest {
+            rootfs::refuse_kernels_volumes(&mounts)?;
+            policy::restrict(&mut spec);
+            let empty = self.bundle.private().join("root");
+            if exec.limits.hides_image() {
+                make_root(&empty, process.cwd())?;
             }
-            ContainerKind::Wasm => {
-                rootfs::refuse_kernels_volumes(&mounts)?;
-                policy::restrict(&mut spec);
-                let empty = self.bundle.private().join("root");
-                if exec.limits.hides_image() {
-                    make_root(&empty, process.cwd())?;
-                }
-                exec.limits.apply(&mut spec, &empty);
-                process = spec.process().clone().unwrap_or(process);
-            }
+            exec.limits.apply(&mut spec, &empty);
+            process = spec.process().clone().unwrap_or(process);
         }
         Ok(Plan {
             exec,

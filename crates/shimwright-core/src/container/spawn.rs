@@ -102,6 +102,7 @@ impl Spawn<'_> {
             root: &root,
             no_pivot: self.options.no_pivot_root,
             cgroups,
+            hierarchies: self.hierarchies,
             is_guest: self.exec.kind() == ContainerKind::Wasm,
         };
         let namespaces = Namespaces::new(linux)?;

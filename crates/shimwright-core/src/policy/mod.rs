@@ -3,7 +3,6 @@
 pub(crate) mod capabilities;
 mod limits;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, Process, Spec};
@@ -122,37 +121,6 @@ fn own_devices() -> Mount {
     mount
 }
 
-/// Has the cgroup v1 hierarchies of a container be read-only if its mount of them is: libcontainer
-/// mounts each of them writable, whatever the options are. `names` are those of their directories.
-pub(crate) fn protect_cgroups(spec: &mut Spec, names: &BTreeSet<String>) {
-    let mounts = spec.mounts().iter().flatten();
-    let read_only = mounts.filter(|mount| {
-        mount.typ().as_deref() == Some("cgroup")
-            && mount
-                .options()
-                .iter()
-                .flatten()
-                .any(|option| option == "ro")
-    });
-    // The last one is bound over all that is mounted below the first.
-    let places: Vec<_> = read_only
-        .flat_map(|mount| {
-            let place = mount.destination().to_string_lossy().into_owned();
-            let below = names
-                .iter()
-                .map(|name| format!("{}/{name}", place.trim_end_matches('/')));
-            let below: Vec<_> = below.collect();
-            [place].into_iter().chain(below)
-        })
-        .collect();
-    if let Some(mut linux) = spec.linux().clone().filter(|_| !places.is_empty()) {
-        let mut paths = linux.readonly_paths().clone().unwrap_or_default();
-        paths.extend(places);
-        linux.set_readonly_paths(Some(paths));
-        spec.set_linux(Some(linux));
-    }
-}
-
 /// The directories a guest may use, and how it finds them: the container's root. What is mounted below it, and what of
 /// that can be written, is decided by the mounts of the spec, so by the kernel.
 pub(crate) fn preopens() -> Vec<(PathBuf, String)> {
@@ -253,31 +221,6 @@ mod tests {
         assert!(!options(0).contains(&"nodev".to_owned()));
         assert_eq!(options(1), ["size=1k", "nodev"]);
         assert_eq!(options(2), ["rbind", "rnodev"]);
-    }
-
-    #[test]
-    fn cgroups_are_read_only_if_their_mount_is() {
-        let spec = |option: &str| -> Spec {
-            serde_json::from_str(&format!(
-                r#"{{"ociVersion":"1.0.2","linux":{{"readonlyPaths":["/x"]}},"mounts":[
-                {{"destination":"/sys/fs/cgroup","type":"cgroup","options":["{option}"]}}]}}"#
-            ))
-            .unwrap()
-        };
-        let names = ["cpu", "pids"].map(str::to_owned).into();
-        let paths = |option| {
-            let mut spec = spec(option);
-            protect_cgroups(&mut spec, &names);
-            spec.linux()
-                .as_ref()
-                .unwrap()
-                .readonly_paths()
-                .clone()
-                .unwrap()
-        };
-        assert_eq!(paths("rw"), ["/x"]);
-        let below = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/pids"];
-        assert_eq!(paths("ro"), ["/x", "/sys/fs/cgroup", below[0], below[1]]);
     }
 
     #[test]
