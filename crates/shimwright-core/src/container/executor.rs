@@ -119,20 +119,25 @@ impl Exec {
         sys::process::exit_now(status)
     }
 
-    fn execute(&self) -> std::io::Error {
-        if let Err(error) = self.die_with_the_shim() {
-            return error;
-        }
-        if self.controls_terminal
-            && let Err(error) = rustix::process::ioctl_tiocsctty(std::io::stdin())
-        {
-            return error.into();
+    /// Does what can be done before `start`, by the final user: a filter of system calls that is loaded
+    /// next may forbid it.
+    pub(super) fn prepare(&self) -> std::io::Result<()> {
+        self.die_with_the_shim()?;
+        if self.controls_terminal {
+            rustix::process::ioctl_tiocsctty(std::io::stdin())?;
         }
         match &self.target {
+            Target::Runner { .. } => sys::process::write_no_core(),
+            Target::Linux { .. } => {
+                sys::memory::allow_huge_pages();
+                Ok(())
+            }
+        }
+    }
+
+    fn execute(&self) -> std::io::Error {
+        match &self.target {
             Target::Runner { program, inherited } => {
-                if let Err(error) = sys::process::write_no_core() {
-                    return error;
-                }
                 for descriptor in inherited {
                     if let Err(error) = sys::fd::keep_over_exec(descriptor) {
                         return error;
@@ -140,16 +145,14 @@ impl Exec {
                 }
                 program.exec(&self.args, &self.env)
             }
-            Target::Linux { path } => {
-                sys::memory::allow_huge_pages();
-                sys::exec::exec_path(path, &self.args, &self.env)
-            }
+            Target::Linux { path } => sys::exec::exec_path(path, &self.args, &self.env),
         }
     }
 
     /// Has the kernel end this process when the shim's only thread ends, however it ends.
     ///
-    /// It must be asked for here: the setting is cleared by a fork and by a change of user.
+    /// It must be asked for here: the setting is cleared by a fork and by a change of user. The shim is
+    /// the parent of this process from the start (`CLONE_PARENT`).
     fn die_with_the_shim(&self) -> std::io::Result<()> {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // The shim may have ended before that call, which then has nothing to wait for. Only the

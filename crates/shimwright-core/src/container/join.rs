@@ -78,6 +78,7 @@ impl Join<'_> {
         // What is mounted in the container is seen through its own root.
         let root_path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
         let mut process = process.clone();
+        inherit(&mut process, &spec);
         home::set(&mut process, &root_path, &[])?;
         let mut exec = self
             .programs
@@ -222,6 +223,21 @@ fn namespaces(spec: &Spec) -> ThreadNameSpaceType {
         .fold(ThreadNameSpaceType::empty(), |all, one| all | one)
 }
 
+/// What a further process has of the container's, whatever its own says, and what it has if its own says
+/// nothing (`runc exec`, `libcontainer/container_linux.go`).
+fn inherit(process: &mut Process, container: &Spec) {
+    let Some(first) = container.process().as_ref() else {
+        return;
+    };
+    if process.capabilities().is_none() {
+        process.set_capabilities(first.capabilities().clone());
+    }
+    process.set_oom_score_adj(first.oom_score_adj());
+    let mut user = process.user().clone();
+    user.set_umask(first.user().umask());
+    process.set_user(user);
+}
+
 /// Makes the spec of a container the one of a further process in it.
 fn adapt(spec: &mut Spec, process: Process, kind: ContainerKind) {
     spec.set_process(Some(process));
@@ -266,6 +282,30 @@ mod tests {
             | ThreadNameSpaceType::NETWORK;
         assert_eq!(found, expected);
         assert_eq!(found & for_children(), ThreadNameSpaceType::PROCESS_ID);
+    }
+
+    #[test]
+    fn what_a_further_process_does_not_say_is_the_containers() {
+        let container: Spec = serde_json::from_str(
+            r#"{"ociVersion":"1.0.2","process":{"cwd":"/","args":["a"],"oomScoreAdj":7,
+            "user":{"uid":0,"gid":0,"umask":63},"capabilities":{"bounding":["CAP_KILL"]}}}"#,
+        )
+        .unwrap();
+        let process = |text: &str| -> Process {
+            let text = format!(r#"{{"cwd":"/","args":["b"],"user":{{"uid":7,"gid":7}}{text}}}"#);
+            let mut process = serde_json::from_str(&text).unwrap();
+            inherit(&mut process, &container);
+            process
+        };
+        let of_container = container.process().as_ref().unwrap();
+        let says_nothing = process("");
+        assert_eq!(says_nothing.capabilities(), of_container.capabilities());
+        assert_eq!(says_nothing.oom_score_adj(), Some(7));
+        assert_eq!(says_nothing.user().umask(), Some(63));
+        assert_eq!(says_nothing.user().uid(), 7);
+        let says = process(r#","oomScoreAdj":1,"capabilities":{}"#);
+        assert_ne!(says.capabilities(), of_container.capabilities());
+        assert_eq!(says.oom_score_adj(), Some(7));
     }
 
     #[test]

@@ -24,13 +24,11 @@ pub(crate) fn fork() -> io::Result<Forked> {
     }
 }
 
-/// A process to be made by [`clone`].
+/// A process to be made by [`clone`]: a child of this process's parent.
 #[derive(Debug)]
 pub(crate) struct NewProcess<'a> {
     /// It is the first of a pid namespace of its own.
     pub(crate) pid_namespace: bool,
-    /// It is a child of this process's parent.
-    pub(crate) sibling: bool,
     /// The v2 group that it is made in, as a directory; since Linux 5.7.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
 }
@@ -39,12 +37,9 @@ pub(crate) struct NewProcess<'a> {
 ///
 /// The C library does not see it: what it keeps about the calling thread is the parent's.
 pub(crate) fn clone(new: &NewProcess<'_>) -> io::Result<Forked> {
-    let mut flags = 0;
+    let mut flags = libc::CLONE_PARENT;
     if new.pid_namespace {
         flags |= libc::CLONE_NEWPID;
-    }
-    if new.sibling {
-        flags |= libc::CLONE_PARENT;
     }
     let pid = match new.cgroup {
         // SAFETY: with one thread, the child starts from a consistent state and may run any code; it has
@@ -55,14 +50,9 @@ pub(crate) fn clone(new: &NewProcess<'_>) -> io::Result<Forked> {
         },
         Some(cgroup) => {
             let flags = u64::from(flags.unsigned_abs()) | CLONE_INTO_CGROUP;
-            let exit_signal = match new.sibling {
-                true => 0,
-                false => u64::from(libc::SIGCHLD.unsigned_abs()),
-            };
             let cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
             let arguments = CloneArguments {
                 flags,
-                exit_signal,
                 cgroup,
                 ..CloneArguments::default()
             };

@@ -142,9 +142,11 @@ fn run_one(hook: &Hook, state: &[u8], env: Option<&[String]>) -> Result<(), Erro
     if let Some((name, args)) = hook.args().as_deref().and_then(<[_]>::split_first) {
         command.arg0(name).args(args);
     }
-    command.env_clear();
-    let env = hook.env().as_deref().or(env).unwrap_or_default();
-    command.envs(env.iter().filter_map(|variable| variable.split_once('=')));
+    // Without any, it has ours, as with runc.
+    if let Some(env) = hook.env().as_deref().or(env) {
+        command.env_clear();
+        command.envs(env.iter().filter_map(|variable| variable.split_once('=')));
+    }
     // Files, so that neither waits for the other: the state is written before there is a reader.
     let input = anonymous(state).context("write the state")?;
     let output = anonymous(&[]).context("make a place for the output")?;

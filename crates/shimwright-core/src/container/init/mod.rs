@@ -209,14 +209,17 @@ impl Common<'_> {
             seccomp::load(filter, channel)?;
         }
         identity::assume(process, self.exec.kind())?;
-        if no_new_privileges {
-            seccomp::load(filter, channel)?;
-        }
-        // Whoever in the container may look into this process, which now waits for `start`, finds no way
+        self.exec.prepare().context("prepare for the program")?;
+        // Whoever in the container may look into this process, which waits for `start` soon, finds no way
         // to the node.
         self.exec
             .close_the_rest()
-            .context("close the files of the launcher")
+            .context("close the files of the launcher")?;
+        if no_new_privileges {
+            // What comes after is `write`, `read` and `execve`.
+            seccomp::load(filter, channel)?;
+        }
+        Ok(())
     }
 
     /// Tells the launcher how it went; does not return if it did not.

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::{Process, Spec};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, WaitOptions};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -158,7 +159,6 @@ impl Outside<'_> {
         let has_user = first.namespaces.user.is_some();
         let new = NewProcess {
             pid_namespace: !has_user && matches!(first.namespaces.pid, Some(Wanted::New)),
-            sibling: false,
             cgroup: self.cgroup,
         };
         let entered = first.namespaces.enter_for_children();
@@ -190,7 +190,6 @@ impl Outside<'_> {
     ) -> Result<Launched, Error> {
         let new = NewProcess {
             pid_namespace: false,
-            sibling: false,
             cgroup: self.cgroup,
         };
         let made = self.make(&new, |channel| {
@@ -226,7 +225,11 @@ impl Outside<'_> {
     }
 }
 
-/// A process that is being made: a child of the launcher, which has not been waited for.
+/// How long a process that was killed may take to end.
+const END_BOUND: Duration = Duration::from_secs(4);
+
+/// A process that is being made. It is a child of the shim process, as the launcher is, so that it can ask
+/// for its end with the shim at once; its pid is its own as long as the shim has not collected it.
 #[derive(Debug)]
 struct Making {
     pid: Pid,
@@ -240,7 +243,8 @@ impl Making {
         if outcome.is_err() {
             // It may have ended by itself.
             let _ = rustix::process::pidfd_send_signal(&self.handle, Signal::KILL);
-            let _ = rustix::process::waitpid(Some(self.pid), WaitOptions::empty());
+            // Its end is not ours to collect, but nothing of it may be there when we say that it failed.
+            let _ = sys::fd::becomes_readable(&self.handle, Instant::now() + END_BOUND);
         }
         outcome
     }
@@ -280,13 +284,10 @@ impl Making {
 
     /// The process has made another one, which takes its place, and ends.
     fn go_on_with(&mut self, pid: i32) -> Result<(), Error> {
-        let before = self.pid;
         let next = Pid::from_raw(pid).ok_or_else(|| Error::invalid("no pid"))?;
         let handle = rustix::process::pidfd_open(next, PidfdFlags::empty());
         self.handle = handle.context("open the first process")?;
         self.pid = next;
-        rustix::process::waitpid(Some(before), WaitOptions::empty())
-            .context("wait for the process in the user namespace")?;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! It enters the namespaces that the node owns, then the user namespace, and there makes the first
 //! process, so that all further namespaces belong to that user namespace (`user_namespaces(7)`). The
-//! first process is a child of the launcher (`CLONE_PARENT`), as without a user namespace.
+//! first process is a child of the shim process (`CLONE_PARENT`), as without a user namespace.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -65,7 +65,6 @@ pub(super) fn pass(plan: &mut Plan, channel: &Channel) -> Result<(), Error> {
     become_root().context("become root in the user namespace")?;
     let new = NewProcess {
         pid_namespace: matches!(plan.pid, Some(Wanted::New)),
-        sibling: true,
         cgroup: None::<BorrowedFd<'_>>,
     };
     match sys::process::clone(&new).context("make the first process")? {

@@ -303,6 +303,9 @@ fn open_sources(
         let groups = ids::ranges(mount.gid_mappings().as_deref().unwrap_or_default());
         let has_own = !users.is_empty() || !groups.is_empty();
         if has_own {
+            if users.is_empty() || groups.is_empty() {
+                return Err(Error::invalid(NEEDS_BOTH));
+            }
             entry.options.map_ids.get_or_insert(false);
         }
         let maps_ids = entry.options.map_ids.is_some();
@@ -350,11 +353,11 @@ fn inherit(tree: &OwnedFd, propagation: Option<Flags>) -> io::Result<()> {
     Change::propagation(flags & !libc::MS_REC).of(tree, true)
 }
 
+const NEEDS_BOTH: &str = "config.json: mounts with mapped ids need uidMappings and gidMappings";
+
 fn shown_ids(users: &[ids::Range], groups: &[ids::Range]) -> Result<File, Error> {
     if users.is_empty() || groups.is_empty() {
-        return Err(Error::invalid(
-            "config.json: mounts with mapped ids need uidMappings and gidMappings",
-        ));
+        return Err(Error::invalid(NEEDS_BOTH));
     }
     ids::namespace(users, groups).context("make a user namespace for mapped ids")
 }
