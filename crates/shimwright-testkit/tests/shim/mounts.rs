@@ -34,6 +34,9 @@ fn in_user_namespace(bundle: Bundle) -> Bundle {
     let bundle = bundle.overlay().unwrap();
     let bundle = bundle.overlay_option("uidmap=0:100000:65536");
     let bundle = bundle.overlay_option("gidmap=0:100000:65536");
+    // As a snapshotter does.
+    let upper = bundle.image().with_file_name("a.upper");
+    std::os::unix::fs::chown(upper, Some(100_000), Some(100_000)).unwrap();
     bundle
         .spec(|spec| {
             spec["linux"]["uidMappings"] = map();

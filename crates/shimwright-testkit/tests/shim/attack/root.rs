@@ -237,10 +237,11 @@ fn a_link_in_place_of_dev_leads_nowhere(engine: &str) {
         };
         symlink(&victim, bundle.image().join("dev")).unwrap();
         let shim = containerd.start(&bundle).unwrap();
-        // It is one to a directory of the container.
-        shim.create(&bundle).unwrap();
-        run(&shim, "a");
-        shim.delete("a").unwrap();
+        // It leads to a directory of the container, or round in a circle if that is below `/dev`.
+        if shim.create(&bundle).is_ok() {
+            run(&shim, "a");
+            shim.delete("a").unwrap();
+        }
         let left: Vec<_> = fs::read_dir(&victim)
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
