@@ -47,12 +47,7 @@ pub(super) fn prepare(
 }
 
 fn attach_at(root: &Path, propagation: Option<Flags>) -> io::Result<OwnedFd> {
-    // Or the new mount would be the node's too, and could not become the root.
-    let parent = if propagation.unwrap_or(0) & MS_SLAVE != 0 {
-        MS_SLAVE
-    } else {
-        MS_PRIVATE
-    };
+    let parent = of_parent(propagation);
     let mut point = root;
     loop {
         match change(point, parent) {
@@ -65,6 +60,16 @@ fn attach_at(root: &Path, propagation: Option<Flags>) -> io::Result<OwnedFd> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(&mount, "", CWD, root, flags)?;
     Ok(mount)
+}
+
+/// The propagation of the mount that the root is in. If it were shared, the root as a mount of its own would
+/// be the node's too, and could not become the root.
+pub(super) fn of_parent(propagation: Option<Flags>) -> Flags {
+    if propagation.unwrap_or(0) & MS_SLAVE != 0 {
+        MS_SLAVE
+    } else {
+        MS_PRIVATE
+    }
 }
 
 fn change(point: impl rustix::path::Arg, propagation: Flags) -> Result<(), Errno> {

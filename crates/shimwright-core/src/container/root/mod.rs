@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Mount, Spec};
-use rustix::fs::Mode;
+use rustix::fs::{AtFlags, CWD, Mode, StatxFlags};
 
 use crate::cgroup::{Cgroups, Hierarchies};
 use crate::error::{Context, Error};
@@ -92,7 +92,7 @@ impl Root {
         };
         let mounts = spec.mounts().iter().flatten();
         let mut entries = mounts.map(entry).collect::<Result<Vec<_>, _>>()?;
-        open_sources(&mut entries, spec, linux, propagation)?;
+        open_sources(&mut entries, settings, linux, propagation)?;
         let brings_dev = entries
             .iter()
             .any(|entry| entry.kind == Kind::Bind && entry.is_dev());
@@ -292,12 +292,12 @@ fn prepared_root(
 /// Opens sources that the first process may not, or whose ids are to be mapped.
 fn open_sources(
     entries: &mut [Entry],
-    spec: &Spec,
+    settings: &Settings<'_>,
     linux: &Linux,
     propagation: Option<Flags>,
 ) -> Result<(), Error> {
     let user = namespace(linux, LinuxNamespaceType::User);
-    let all = spec.mounts().iter().flatten().zip(entries);
+    let all = settings.spec.mounts().iter().flatten().zip(entries);
     for (mount, entry) in all {
         let users = ids::ranges(mount.uid_mappings().as_deref().unwrap_or_default());
         let groups = ids::ranges(mount.gid_mappings().as_deref().unwrap_or_default());
@@ -338,9 +338,24 @@ fn open_sources(
                 .with_context(|| format!("map the ids of {}", entry.source.display()))?;
         }
         inherit(&tree, propagation).with_context(cannot)?;
+        if mount_of(&entry.source)? == mount_of(settings.root)? {
+            // The first process changes that mount, so that the root tells the node nothing.
+            let parent = enter::of_parent(propagation);
+            Change::propagation(parent)
+                .of(&tree, false)
+                .with_context(cannot)?;
+        }
         entry.prepared = Some(tree);
     }
     Ok(())
+}
+
+/// The mount that something of the node is in.
+fn mount_of(path: &Path) -> Result<u64, Error> {
+    let flags = AtFlags::empty();
+    let found = rustix::fs::statx(CWD, path, flags, StatxFlags::MNT_ID);
+    let found = found.with_context(|| format!("look at {}", path.display()))?;
+    Ok(found.stx_mnt_id)
 }
 
 /// Has a copy of a mount of the node have the propagation that one of the container's namespace has.

@@ -110,11 +110,18 @@ impl Options {
         plain(self.flags) | access_times(self.flags)
     }
 
+    /// Whether there is something for a file system, which a bind mount has no way to tell. POSIX ACLs
+    /// were a flag once, and do no harm.
+    pub(crate) fn has_data(&self) -> bool {
+        let mut data = self.data.iter().map(String::as_str);
+        data.any(|option| !matches!(option, "acl" | "noacl"))
+    }
+
     /// The attributes to set and to clear for a bind mount: it has what the options say and nothing
     /// else, but for access times, which stay unless the options mention them. None if the options say
-    /// nothing.
+    /// nothing, unless what is mounted there already is to be changed (`remount`).
     pub(crate) fn change_of_bind(&self) -> Option<(u64, u64)> {
-        if self.flags & !(MS_BIND | MS_REC | MS_REMOUNT) == 0 && self.cleared == 0 {
+        if self.flags & !(MS_BIND | MS_REC) == 0 && self.cleared == 0 {
             return None;
         }
         Some(change(self.flags))

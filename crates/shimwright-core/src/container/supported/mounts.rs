@@ -27,20 +27,33 @@ fn check_one(mount: &Mount, linux: Option<&Linux>) -> Result<(), Error> {
         }
     }
     let options = mount.options().iter().flatten().map(String::as_str);
-    if Options::parse(options).map_ids.is_none() || users {
-        return Ok(());
-    }
-    let reason = if is_bind(mount) {
-        if has_user_namespace(linux) {
-            return Ok(());
+    match reason_against(&Options::parse(options), is_bind(mount), users, linux) {
+        Some(reason) => {
+            let place = mount.destination().display();
+            Err(refused("mounts[].options", format!("{place}: {reason}")))
         }
-        "there is neither a map nor a user namespace"
-    } else {
-        "only bind mounts can have mapped ids"
-    };
-    let place = mount.destination().display();
-    let reason = format!("{place}: \"idmap\": {reason}");
-    Err(refused("mounts[].options", reason))
+        None => Ok(()),
+    }
+}
+
+/// Why the options of a mount cannot be kept (`checkBindOptions` of runc, too).
+fn reason_against(
+    options: &Options,
+    is_bind: bool,
+    has_maps: bool,
+    linux: Option<&Linux>,
+) -> Option<&'static str> {
+    if is_bind && options.has_data() {
+        return Some("a bind mount has no options of a file system");
+    }
+    if options.map_ids.is_none() || has_maps {
+        return None;
+    }
+    if !is_bind {
+        return Some("only bind mounts can have mapped ids");
+    }
+    (!has_user_namespace(linux))
+        .then_some("ids to map: there is neither a map nor a user namespace")
 }
 
 fn is_bind(mount: &Mount) -> bool {

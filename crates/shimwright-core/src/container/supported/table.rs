@@ -367,6 +367,7 @@ fn refused_examples() -> Vec<(&'static str, Value, bool)> {
         ("hooks.*[].timeout", hook("poststart"), true),
         ("hooks.*[].timeout", hook("poststop"), true),
         ("mounts[].options", bind("ridmap"), true),
+        ("mounts[].options", bind("mode=755"), true),
         (
             "mounts[].uidMappings[].*",
             mount(json!({ "destination": "/a", "type": "bind", "uidMappings": map })),

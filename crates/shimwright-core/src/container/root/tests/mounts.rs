@@ -116,15 +116,7 @@ fn options_of_a_bind_mount_are_kept() {
         let (top, _) = flags(&["bind", "strictatime"]);
         assert!(!has(&top, "relatime") && !has(&top, "noatime"), "{top}");
         // What no table knows.
-        flags(&[
-            "bind",
-            "acl",
-            "loud",
-            "silent",
-            "iversion",
-            "noiversion",
-            "mode=755",
-        ]);
+        flags(&["bind", "acl", "loud", "silent", "iversion", "noiversion"]);
     });
 }
 
@@ -287,4 +279,15 @@ fn mapped_ids_are_for_bind_mounts_and_need_both_maps() {
         mount
     };
     assert!(reason(bind(map)).contains("gidMappings"));
+}
+
+#[test]
+fn a_remount_without_a_flag_needs_a_mount_too() {
+    let bundle = Bundle::new();
+    let volume = bundle.volume("volume");
+    apart(|| {
+        let reason = bundle.refused(&json!({ "mounts": [
+            { "destination": "/x", "source": volume, "options": ["bind", "remount"] }] }));
+        assert!(reason.contains("Invalid argument"), "{reason}");
+    });
 }
