@@ -8,6 +8,7 @@ pub(crate) mod metrics;
 mod serve;
 mod shutdown;
 mod start;
+mod socket;
 
 use std::io::Write;
 use std::os::fd::RawFd;
