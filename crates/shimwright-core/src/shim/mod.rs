@@ -3,12 +3,13 @@
 pub(crate) mod bootstrap;
 mod connection;
 mod delete;
+mod features;
 mod info;
 pub(crate) mod metrics;
 mod serve;
 mod shutdown;
-mod start;
 mod socket;
+mod start;
 
 use std::io::Write;
 use std::os::fd::RawFd;
