@@ -20,6 +20,7 @@ mod limits;
 mod linux;
 mod logger;
 mod many;
+mod mounts;
 mod options;
 mod posture;
 mod service;

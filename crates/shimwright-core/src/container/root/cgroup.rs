@@ -186,3 +186,65 @@ fn v2(root: &Root, entry: &Entry, point: &Path, own: Option<&Path>) -> io::Resul
     mounts::propagate(&mount, &entry.options.propagation)?;
     attach(&mount, &place.file)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::json;
+
+    use super::super::tests::{Bundle, apart};
+    use super::*;
+
+    /// Mounts two hierarchies, one with a group of the container, and looks at them.
+    fn with_hierarchies(option: &str, look: impl FnOnce()) {
+        let bundle = Bundle::new();
+        let hierarchy = |name: &str, is_own| Hierarchy {
+            point: Path::new("/somewhere").join(name),
+            group: bundle.volume(name),
+            is_own,
+        };
+        let view = View::V1(vec![
+            hierarchy("cpu,cpuacct", true),
+            hierarchy("systemd", false),
+        ]);
+        apart(|| {
+            let mut root = bundle
+                .prepare(&json!({ "mounts": [
+                    { "destination": "/sys/fs/cgroup", "type": "cgroup", "options": [option] }] }))
+                .unwrap();
+            root.cgroups = Some(view);
+            root.mount().unwrap();
+            root.enter().unwrap();
+            let read = |path: &str| fs::read_to_string(path).unwrap();
+            assert_eq!(read("/sys/fs/cgroup/cpuacct/file"), "cpu,cpuacct");
+            assert_eq!(read("/sys/fs/cgroup/systemd/file"), "systemd");
+            look();
+        });
+    }
+
+    fn can_write(path: &str) -> bool {
+        match fs::write(path, "") {
+            Ok(()) => true,
+            Err(error) if error.raw_os_error() == Some(libc::EROFS) => false,
+            Err(error) => panic!("{path}: {error}"),
+        }
+    }
+
+    #[test]
+    fn groups_that_are_shared_with_the_shim_are_read_only() {
+        with_hierarchies("rw", || {
+            assert!(can_write("/sys/fs/cgroup/cpu/file"));
+            assert!(!can_write("/sys/fs/cgroup/systemd/file"));
+        });
+    }
+
+    #[test]
+    fn all_of_a_read_only_mount_is_read_only() {
+        with_hierarchies("ro", || {
+            for path in ["cpu/file", "systemd/file", "new"] {
+                assert!(!can_write(&format!("/sys/fs/cgroup/{path}")), "{path}");
+            }
+        });
+    }
+}

@@ -21,13 +21,32 @@ const DEFAULT: Flags = MS_SLAVE | MS_REC;
 
 /// Makes the root a mount of its own, which tells the node nothing.
 ///
-/// With `without_devices`, the kernel opens no device node there.
+/// With `without_devices`, the kernel opens no device node there. With `prepared`, that is the root if
+/// this process cannot reach the path: directories of the node that the first user of a user namespace
+/// may not search are above it.
 pub(super) fn prepare(
     root: &Path,
     propagation: Option<Flags>,
     without_devices: bool,
+    prepared: Option<&OwnedFd>,
 ) -> io::Result<OwnedFd> {
     change("/", propagation.unwrap_or(DEFAULT))?;
+    let mount = match (attach_at(root, propagation), prepared) {
+        (Err(error), Some(prepared)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            change("/", MS_PRIVATE)?;
+            // Over the root of this process, where no path leads to it.
+            attach(prepared, open_directory("/")?)?;
+            prepared.try_clone()?
+        }
+        (mount, _) => mount?,
+    };
+    if without_devices {
+        set_mount_attributes(&mount, MountAttrFlags::MOUNT_ATTR_NODEV, true)?;
+    }
+    Ok(mount)
+}
+
+fn attach_at(root: &Path, propagation: Option<Flags>) -> io::Result<OwnedFd> {
     // Or the new mount would be the node's too, and could not become the root.
     let parent = if propagation.unwrap_or(0) & MS_SLAVE != 0 {
         MS_SLAVE
@@ -43,9 +62,6 @@ pub(super) fn prepare(
         }
     }
     let mount = clone_mount(CWD, root, true)?;
-    if without_devices {
-        set_mount_attributes(&mount, MountAttrFlags::MOUNT_ATTR_NODEV, true)?;
-    }
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(&mount, "", CWD, root, flags)?;
     Ok(mount)

@@ -56,6 +56,8 @@ pub(crate) struct Root {
     in_user_namespace: bool,
     has_cgroup_namespace: bool,
     propagation: Option<Flags>,
+    /// The root, opened with the privileges of the node.
+    prepared: Option<OwnedFd>,
     entries: Vec<Entry>,
     /// None if the spec brings all of `/dev`.
     devices: Option<Vec<devices::Device>>,
@@ -115,6 +117,7 @@ impl Root {
             in_user_namespace: namespace(linux, LinuxNamespaceType::User).is_some(),
             has_cgroup_namespace: namespace(linux, LinuxNamespaceType::Cgroup).is_some(),
             propagation,
+            prepared: prepared_root(settings.root, linux, propagation)?,
             entries,
             devices,
             cgroups,
@@ -142,8 +145,13 @@ impl Root {
     }
 
     fn mount_all(&self) -> Result<(), Error> {
-        let mounted = enter::prepare(&self.path, self.propagation, self.is_guest)
-            .with_context(|| format!("mount the root {}", self.path.display()))?;
+        let mounted = enter::prepare(
+            &self.path,
+            self.propagation,
+            self.is_guest,
+            self.prepared.as_ref(),
+        )
+        .with_context(|| format!("mount the root {}", self.path.display()))?;
         self.mounted
             .set(mounted)
             .map_err(|_| Error::invalid("the root is mounted already"))?;
@@ -263,6 +271,24 @@ fn propagation(linux: &Linux, no_pivot: bool) -> Result<Option<Flags>, Error> {
     }
 }
 
+/// A copy of the root for a process that may not reach its path.
+fn prepared_root(
+    root: &Path,
+    linux: &Linux,
+    propagation: Option<Flags>,
+) -> Result<Option<OwnedFd>, Error> {
+    if namespace(linux, LinuxNamespaceType::User).is_none() {
+        return Ok(None);
+    }
+    let open = || -> io::Result<OwnedFd> {
+        let tree = mounts::open_tree(root, true)?;
+        inherit(&tree, propagation)?;
+        Change::propagation(libc::MS_PRIVATE).of(&tree, false)?;
+        Ok(tree)
+    };
+    open().map(Some).context("open the root")
+}
+
 /// Opens sources that the first process may not, or whose ids are to be mapped.
 fn open_sources(
     entries: &mut [Entry],
@@ -277,6 +303,9 @@ fn open_sources(
         let groups = ids::ranges(mount.gid_mappings().as_deref().unwrap_or_default());
         let has_own = !users.is_empty() || !groups.is_empty();
         if has_own {
+            if users.is_empty() || groups.is_empty() {
+                return Err(Error::invalid(NEEDS_BOTH));
+            }
             entry.options.map_ids.get_or_insert(false);
         }
         let maps_ids = entry.options.map_ids.is_some();
@@ -324,11 +353,11 @@ fn inherit(tree: &OwnedFd, propagation: Option<Flags>) -> io::Result<()> {
     Change::propagation(flags & !libc::MS_REC).of(tree, true)
 }
 
+const NEEDS_BOTH: &str = "config.json: mounts with mapped ids need uidMappings and gidMappings";
+
 fn shown_ids(users: &[ids::Range], groups: &[ids::Range]) -> Result<File, Error> {
     if users.is_empty() || groups.is_empty() {
-        return Err(Error::invalid(
-            "config.json: mounts with mapped ids need uidMappings and gidMappings",
-        ));
+        return Err(Error::invalid(NEEDS_BOTH));
     }
     ids::namespace(users, groups).context("make a user namespace for mapped ids")
 }

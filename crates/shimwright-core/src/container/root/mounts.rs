@@ -231,7 +231,7 @@ pub(super) fn set_flags(mount: &OwnedFd, options: &Options) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => error,
         other => return other,
     };
-    let found = of_statfs(u64::try_from(rustix::fs::fstatvfs(mount)?.f_flag.bits()).unwrap_or(0));
+    let found = of_statfs(rustix::fs::fstatvfs(mount)?.f_flag.bits());
     if found & options.cleared & LOCKED != 0 {
         return Err(refused);
     }

@@ -184,6 +184,19 @@ fn parse(map: &str) -> Result<Vec<Range>, BoxError> {
     map.split(',').map(range).collect()
 }
 
+/// Reads options as containerd sends them, see [`crate::fuzzing`].
+#[cfg(any(fuzzing, test))]
+pub(super) fn fuzz(options: &str) {
+    let options: Vec<_> = options.lines().map(str::to_owned).collect();
+    if let Ok((ids, rest)) = Ids::take(&options) {
+        assert!(rest.len() + 2 * usize::from(ids.is_some()) <= options.len());
+    }
+    if let Ok(layers) = Layers::find(&options) {
+        assert!(layers.common.is_absolute() && layers.common != Path::new("/"));
+        assert!(layers.below.iter().all(|layer| layer.is_relative()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -189,6 +189,7 @@ pub(super) fn unescape(text: &str) -> String {
 /// Finds mounts in a mount table, see [`crate::fuzzing`].
 #[cfg(any(fuzzing, test))]
 pub(crate) fn fuzz(mountinfo: &str) {
+    mapped::fuzz(mountinfo);
     let target = Path::new("/b/rootfs");
     for point in mounts_below(mountinfo, target) {
         assert!(Path::new(&point).starts_with(target), "{point:?}");

@@ -40,7 +40,7 @@ fn links_on_the_way_to_a_place_stay_inside() {
                 { "destination": "/b/file", "source": volume.join("file"), "options": ["bind"] },
                 { "destination": "/a/tmp", "type": "tmpfs" }],
                 "linux": { "devices": [
-                    { "path": "/a/null", "type": "c", "major": 1, "minor": 3 }] } }))
+                    { "path": "/a/fifo", "type": "p" }] } }))
             .unwrap();
         bundle.outside_is_untouched();
         assert!(bundle.root().join("outside/file").is_file());

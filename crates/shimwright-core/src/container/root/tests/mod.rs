@@ -26,7 +26,7 @@ use crate::sys::process::Forked;
 
 /// Runs `work` in a forked process with a mount namespace of its own, in which nothing is shared with
 /// the node, and fails if it fails.
-fn apart(work: impl FnOnce()) {
+pub(super) fn apart(work: impl FnOnce()) {
     let is_root = rustix::process::geteuid().is_root();
     contained(!is_root, work);
 }
@@ -78,14 +78,14 @@ fn enter_namespaces(user_namespace: bool) {
 }
 
 /// A root on the node, and something outside of it that nobody may touch.
-struct Bundle {
+pub(super) struct Bundle {
     directory: tempfile::TempDir,
     /// The node's `/proc`, which the container's process may look at later.
     proc: OwnedFd,
 }
 
 impl Bundle {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("rootfs")).unwrap();
         fs::create_dir(directory.path().join("outside")).unwrap();
@@ -108,14 +108,14 @@ impl Bundle {
     }
 
     /// A directory of the node, with a file in it.
-    fn volume(&self, name: &str) -> PathBuf {
+    pub(super) fn volume(&self, name: &str) -> PathBuf {
         let volume = self.directory.path().join(name);
         fs::create_dir(&volume).unwrap();
         fs::write(volume.join("file"), name).unwrap();
         volume
     }
 
-    fn prepare(&self, spec: &Value) -> Result<Root, Error> {
+    pub(super) fn prepare(&self, spec: &Value) -> Result<Root, Error> {
         self.prepare_as(spec, false, false)
     }
 
