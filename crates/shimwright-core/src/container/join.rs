@@ -68,27 +68,15 @@ impl Join<'_> {
     ///
     /// Why there is no such process; nothing is left of it.
     pub(crate) fn run(self, stdio: Stdio) -> Result<Joined, Error> {
-        let (bundle, process) = (self.bundle, &self.process);
+        let bundle = self.bundle;
         // The shim's own may have been removed, see `Job::run`.
         rustix::process::chdir(bundle.directory())
             .with_context(|| format!("enter the bundle {}", bundle.directory().display()))?;
         let mut spec = bundle.spec()?;
-        supported::check_exec(process, &spec, Node::discover(false))?;
-        let root = self.root().context("look into the container")?;
-        // What is mounted in the container is seen through its own root.
-        let root_path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
-        let mut process = process.clone();
-        inherit(&mut process, &spec);
-        home::set(&mut process, &root_path, &[])?;
-        let mut exec = self
-            .programs
-            .find(&root_path, &[], &process, Some(self.kind), &spec)?;
-        let is_guest = exec.kind() == ContainerKind::Wasm;
-        policy::capabilities::complete(&mut process, is_guest);
-        exec.limits.apply_to(&mut process);
-        supported::complete_process(&mut process);
+        supported::check_exec(&self.process, &spec, Node::discover(false))?;
+        let (process, mut exec) = self.resolve(&spec)?;
         let process = &process;
-        drop(root);
+        let is_guest = exec.kind() == ContainerKind::Wasm;
         let (failure, said) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
         exec.failure = Some(Arc::new(said));
         let wiring = Wiring::new(stdio, &mut exec, self.kind, process)
@@ -134,6 +122,23 @@ impl Join<'_> {
             failure: failure.into(),
             master: master.map(Into::into),
         })
+    }
+
+    /// The process with what it leaves open, and what it executes.
+    fn resolve(&self, spec: &Spec) -> Result<(Process, Exec), Error> {
+        let root = self.root().context("look into the container")?;
+        // What is mounted in the container is seen through its own root.
+        let root_path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
+        let mut process = self.process.clone();
+        inherit(&mut process, spec);
+        home::set(&mut process, &root_path, &[])?;
+        let exec = self
+            .programs
+            .find(&root_path, &[], &process, Some(self.kind), spec)?;
+        policy::capabilities::complete(&mut process, exec.kind() == ContainerKind::Wasm);
+        exec.limits.apply_to(&mut process);
+        supported::complete_process(&mut process);
+        Ok((process, exec))
     }
 
     fn make(

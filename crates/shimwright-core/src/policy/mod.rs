@@ -60,7 +60,7 @@ pub(crate) fn restrict(spec: &mut Spec) {
     if let Some(mut process) = spec.process().clone() {
         // The runner executes nothing that could gain a privilege; the kernel holds it to that.
         process.set_no_new_privileges(Some(true));
-        // A terminal of the runner is made without `devpts`, outside of libcontainer.
+        // A terminal of the runner is made without `devpts`, outside of the container.
         process.set_terminal(None);
         spec.set_process(Some(process));
     }

@@ -170,8 +170,7 @@ impl<T: Serialize + DeserializeOwned> Launcher<T> {
 
     /// Waits for the answer and for the launcher's end.
     ///
-    /// Only then is the shim the parent of a first process: what that asks the kernel to do when
-    /// its parent ends must not be about the launcher.
+    /// So nothing of it is left when a client is answered.
     pub(crate) async fn reply(mut self) -> Result<T, Error> {
         let readable = tokio::io::Interest::READABLE;
         let received = tokio::select! {

@@ -1,19 +1,22 @@
 //! `start`: finds or starts the shim process of a container's group, and prints its address.
 
+use std::fs::File;
 use std::io::{self, PipeWriter, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use containerd_shim::Flags;
 use containerd_shim::cgroup::set_cgroup_and_oom_score;
 use rustix::fs::FlockOperation;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::bootstrap::Request;
 use super::print;
 use super::shutdown::lock;
+use super::socket::{self, Socket};
 use crate::cgroup::{GroupPath, Hierarchies};
 use crate::code::cache;
 use crate::config::bundle::{Bundle, group, write_atomically};
@@ -31,6 +34,10 @@ use crate::sys;
 pub(super) const ADDRESS_FILE: &str = "address";
 /// The file with the pid of the shim process, for people.
 const PID_FILE: &str = "shim.pid";
+
+/// How many connections may wait until the shim process accepts them, unless the kernel's own bound
+/// is smaller.
+const BACKLOG: i32 = 4096;
 
 /// What a shim process reads before it serves.
 const GO: &[u8] = b"\n";
@@ -54,21 +61,19 @@ pub(super) fn run(host: &Host, flags: &Flags) -> Result<(), Error> {
     let address = request
         .opts
         .socket_address(&format!("{group}@{}", host.name));
-    let path = socket_path(&address);
+    let socket = Socket::new(&address, &group, &request.opts.socket_address(&group));
 
-    let mut waiting = None;
-    let listener = listen(&path, || {
+    let claim = || {
         let file = bundle.directory().join(ADDRESS_FILE);
         write_atomically(&file, address.as_bytes())
             .with_context(|| format!("write {}", file.display()))
-    })?;
-    if let Some(listener) = listener {
-        match start_server(flags, &request, shared, &listener) {
-            Ok(server) => waiting = Some(server),
-            Err(error) => {
-                let _ = std::fs::remove_file(&path);
-                return Err(error);
-            }
+    };
+    let mut waiting = None;
+    if find(&socket.path, claim)?.is_some() {
+        // All that can fail has been done before others can find the process.
+        let (descriptor, server) = start_server(flags, &request, shared, &socket)?;
+        if listen(&socket, &descriptor, claim)? {
+            waiting = Some(server);
         }
     }
     print(request.answer(&address)?)?;
@@ -79,15 +84,10 @@ pub(super) fn run(host: &Host, flags: &Flags) -> Result<(), Error> {
     Ok(())
 }
 
-/// The path of a socket's address.
-fn socket_path(address: &str) -> PathBuf {
-    PathBuf::from(address.strip_prefix("unix://").unwrap_or(address))
-}
-
 /// The path of the socket whose address a bundle has.
 pub(super) fn address_in(bundle: &Path) -> Option<PathBuf> {
     let address = std::fs::read_to_string(bundle.join(ADDRESS_FILE)).ok()?;
-    Some(socket_path(&address))
+    Some(socket::path(&address))
 }
 
 /// The group of all containers of a node, which no container's id can be.
@@ -106,17 +106,14 @@ fn node_group(options: &RuntimeOptions) -> Result<String, Error> {
     ))
 }
 
-/// Binds the group's socket; `None` if a live shim process has it. In either case the container
-/// `claim`s its address.
+/// Looks for a live shim process of the group. If there is one, the container `claim`s its address;
+/// otherwise the path is free as long as the lock that is returned is held.
 ///
 /// The lock on the directory makes finding a dead socket, removing it and binding a new one a
 /// single step, or two commands at once could each start a process. Nor can the process that was
 /// found decide to end before the claim, see [`super::shutdown`]. If the command that starts it
 /// is gone before it serves, the connection made here keeps it.
-fn listen(
-    path: &Path,
-    claim: impl FnOnce() -> Result<(), Error>,
-) -> Result<Option<UnixListener>, Error> {
+fn find(path: &Path, claim: impl FnOnce() -> Result<(), Error>) -> Result<Option<File>, Error> {
     let cannot_listen = || format!("listen on {}", path.display());
     let directory = path.parent().unwrap_or(Path::new("/"));
     std::fs::DirBuilder::new()
@@ -124,7 +121,7 @@ fn listen(
         .recursive(true)
         .create(directory)
         .with_context(cannot_listen)?;
-    let _lock = lock(path, FlockOperation::LockExclusive).with_context(cannot_listen)?;
+    let lock = lock(path, FlockOperation::LockExclusive).with_context(cannot_listen)?;
     match UnixStream::connect(path) {
         Ok(_) => return claim().map(|()| None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -133,26 +130,53 @@ fn listen(
         }
         Err(error) => return Err(error).with_context(cannot_listen),
     }
-    let listener = UnixListener::bind(path).with_context(cannot_listen)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .with_context(cannot_listen)?;
-    if let Err(error) = claim() {
-        let _ = std::fs::remove_file(path);
-        return Err(error);
-    }
-    Ok(Some(listener))
+    Ok(Some(lock))
 }
 
-/// Starts the shim process, which inherits the listening socket: from here on it can be reached.
-/// It serves once it is told to, through what is returned.
+/// Has a socket, which a shim process holds already, listen on the path of the group. If another
+/// command was faster, this returns `false`. In either case the container `claim`s the address.
+fn listen(
+    socket: &Socket,
+    descriptor: &OwnedFd,
+    claim: impl Fn() -> Result<(), Error>,
+) -> Result<bool, Error> {
+    let path = &socket.path;
+    let cannot_listen = || format!("listen on {}", path.display());
+    let Some(_lock) = find(path, &claim)? else {
+        // Without a word, our process ends.
+        return Ok(false);
+    };
+    SocketAddrUnix::new(path)
+        .and_then(|address| rustix::net::bind(descriptor, &address))
+        .with_context(cannot_listen)?;
+    let listening = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .and_then(|()| Ok(rustix::net::listen(descriptor, BACKLOG)?))
+        .with_context(cannot_listen)
+        .and_then(|()| claim());
+    match listening {
+        Ok(()) => socket.link(),
+        Err(_) => socket.remove(),
+    }
+    listening.map(|()| true)
+}
+
+/// Starts the shim process, which inherits a socket that does not listen yet. It serves once it is
+/// told to, through the pipe, and ends if that is closed.
 fn start_server(
     flags: &Flags,
     request: &Request,
     shared: bool,
-    listener: &UnixListener,
-) -> Result<PipeWriter, Error> {
+    socket: &Socket,
+) -> Result<(OwnedFd, PipeWriter), Error> {
     let (reader, writer) = io::pipe().context("make a pipe to the shim process")?;
-    sys::fd::keep_over_exec(listener.as_fd()).context("pass on the socket")?;
+    let descriptor = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    );
+    let descriptor = descriptor.context("make the socket of the shim process")?;
+    sys::fd::keep_over_exec(&descriptor).context("pass on the socket")?;
     // Its forks enter containers.
     let program = protected::program().context("protect this executable")?;
     let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
@@ -160,15 +184,19 @@ fn start_server(
     std::os::unix::process::CommandExt::arg0(&mut command, name);
     command
         .args(["-namespace", &flags.namespace, "-id", &flags.id])
-        .args(["-address", &request.opts.address])
+        .args(["-address", &request.opts.address, "-socket"])
+        .arg(&socket.path)
         .env_clear()
-        .env(role::SERVER, listener.as_raw_fd().to_string())
+        .env(role::SERVER, descriptor.as_raw_fd().to_string())
         .env("TTRPC_ADDRESS", &request.opts.ttrpc_address)
         .stdin(reader)
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     if shared {
         command.env(role::SHARED, "");
+    }
+    if let Some(alias) = &socket.alias {
+        command.env(role::ALIAS, alias);
     }
     if request.opts.debug {
         command.arg("-debug");
@@ -190,7 +218,7 @@ fn start_server(
     if confined.is_err() {
         let _ = child.kill();
     }
-    confined.map(|()| writer)
+    confined.map(|()| (descriptor, writer))
 }
 
 /// Puts the shim process into the cgroup of the options, on either version, and has the

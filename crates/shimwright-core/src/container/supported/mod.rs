@@ -1,4 +1,4 @@
-//! Refuses fields of a spec that neither this crate nor libcontainer implements, if ignoring them
+//! Refuses fields of a spec that neither this crate nor libcgroups implements, if ignoring them
 //! would leave a container less isolated or less limited.
 //!
 //! `docs/oci-fields.md` lists every field of the OCI runtime spec and what happens to it. The tests

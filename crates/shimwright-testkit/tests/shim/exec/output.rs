@@ -85,8 +85,8 @@ fn an_exec_whose_output_nobody_reads_can_be_killed_and_deleted(engine: &str) {
     let spec = process(&["/cat.wasm"]);
     let exec = container.shim.add_exec("a", "e", &spec, streams).unwrap();
     let pid = exec.start().unwrap();
-    // The input, the pipe and the FIFO hold 64 KiB each, and a chunk is under way.
-    input.write(&vec![b'x'; (4 * 64) << 10]).unwrap();
+    // The FIFO, the pipe and the input hold 64 KiB each, so the first is full when this is written.
+    input.write(&vec![b'x'; (64 + 64 + 2) << 10]).unwrap();
     exec.kill(libc::SIGKILL).unwrap();
     assert_eq!(exec.wait().unwrap().exit_status, 137);
     exec.delete().unwrap();
