@@ -137,7 +137,7 @@ pub(super) fn place(
     let file = match (found.file, tree) {
         (Some(file), _) => file,
         (None, Some(tree)) if !file_type(tree)?.is_dir() => path::make_file(root, &found.real)?,
-        (None, _) => path::make_directory(root, &found.real)?,
+        (None, _) => path::make_missing(root, &found.real)?,
     };
     Ok(Place { file, existed })
 }

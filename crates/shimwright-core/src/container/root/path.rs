@@ -87,17 +87,27 @@ fn open_entry(directory: impl AsFd, name: &OsStr, flags: OFlags) -> Result<Owned
 /// no links.
 pub(crate) fn make_directory(root: BorrowedFd<'_>, real: &Path) -> io::Result<OwnedFd> {
     match open_plain(root, real, OFlags::PATH | OFlags::DIRECTORY) {
-        Err(Errno::NOENT) => {}
-        other => return Ok(other?),
+        Err(Errno::NOENT) => make_missing(root, real),
+        other => Ok(other?),
     }
+}
+
+/// Likewise, where nothing has been found.
+pub(super) fn make_missing(root: BorrowedFd<'_>, real: &Path) -> io::Result<OwnedFd> {
     let (parent, name) = split(real)?;
-    // As deep as the path has parts, of which there are a few thousand at the most.
-    let parent = make_directory(root, parent)?;
-    match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+    let made;
+    let parent = if parent.as_os_str().is_empty() {
+        root
+    } else {
+        // As deep as the path has parts, of which there are a few thousand at the most.
+        made = make_directory(root, parent)?;
+        made.as_fd()
+    };
+    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    Ok(open_entry(&parent, name, OFlags::PATH | OFlags::DIRECTORY)?)
+    Ok(open_entry(parent, name, OFlags::PATH | OFlags::DIRECTORY)?)
 }
 
 /// Makes an empty file where there is none, and the directories above it. `real` has no links.
