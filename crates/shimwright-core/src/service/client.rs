@@ -17,8 +17,10 @@ use crate::error::{Context, Error};
 use crate::process::launcher::{Keep, Launcher};
 use crate::sys;
 
-/// How long a launcher may take to undo what it did once nobody waits for it.
-const BOUND: Duration = Duration::from_secs(5);
+/// How long a launcher may take to undo what it did once nobody waits for it. containerd waits 5
+/// seconds for the end of a container that it gives up, and a killed launcher's work is yet to be
+/// undone then.
+const BOUND: Duration = Duration::from_secs(2);
 
 /// Held by the future that answers a call.
 #[derive(Debug)]
@@ -88,7 +90,7 @@ impl Wanted {
         &self,
         launcher: Launcher<T>,
     ) -> Result<T, Error> {
-        let handle = launcher.handle()?;
+        let killer = launcher.killer()?;
         let pipe = sys::fd::watch(self.try_clone()?).context("watch a pipe")?;
         let over = pipe.async_io(Interest::READABLE, |pipe| match sys::fd::is_hung_up(pipe) {
             Ok(false) => Err(std::io::ErrorKind::WouldBlock.into()),
@@ -105,8 +107,7 @@ impl Wanted {
         if let Ok(answer) = tokio::time::timeout(BOUND, &mut answer).await {
             return answer;
         }
-        // It may have ended meanwhile.
-        let _ = sys::signal::pidfd_send_signal(&handle, libc::SIGKILL);
+        killer.kill();
         answer.await
     }
 }

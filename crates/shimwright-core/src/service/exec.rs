@@ -6,7 +6,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use containerd_shim_protos::api::ExecProcessRequest;
@@ -14,7 +14,7 @@ use oci_spec::runtime::Process as Spec;
 use tokio::io::Interest;
 use tokio::sync::oneshot;
 
-use super::client::Wanted;
+use super::client::{Caller, Wanted};
 use super::event::Event;
 use super::io::{Pending, StreamPaths};
 use super::process::{Process, send_signal};
@@ -38,6 +38,8 @@ const EXECUTE_BOUND: Duration = Duration::from_secs(10);
 pub(super) struct Exec {
     pub(super) process: Process,
     spec: Spec,
+    /// Who has it started, once somebody has.
+    starter: OnceLock<Caller>,
 }
 
 /// Shows of the spec how many arguments it has and the names of its variables: the rest may be
@@ -84,11 +86,11 @@ impl Task {
         let spec = request.spec.as_ref().map(|any| any.value.as_slice());
         let mut spec: Spec = serde_json::from_slice(spec.unwrap_or_default())
             .map_err(|error| Error::invalid(format!("the process of the exec: {error}")))?;
-        let paths = StreamPaths {
-            stdin: request.stdin.clone(),
         // The request decides, as in containerd's own shim (`Init.exec` in `pkg/process/init.go`
         // there): clients leave the terminal of the spec as it is in the container's.
         spec.set_terminal(Some(request.terminal));
+        let paths = StreamPaths {
+            stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
             stderr: request.stderr.clone(),
             terminal: request.terminal,
@@ -105,6 +107,7 @@ impl Task {
             Entry::Vacant(free) => free.insert(Arc::new(Exec {
                 process: Process::new(name, paths, State::Added, &self.shared.events),
                 spec,
+                starter: OnceLock::new(),
             })),
         };
         self.shared.events.publish(&event);
@@ -121,6 +124,8 @@ impl Task {
         let _unchanged = self.changing.read().await;
         let init = self.process.state().joinable(&self.process.name)?;
         exec.process.change(State::creating)?;
+        // That can be done once only.
+        let _ = exec.starter.set(wanted.caller());
         let (process, ended) = match self.join(exec, init, wanted).await {
             Ok(joined) => joined,
             Err(error) => {
@@ -138,6 +143,19 @@ impl Task {
             }
         });
         Ok(reply::pid(Some(process)))
+    }
+
+    /// Waits for the end of an exec that is being started, which is given up: whoever asks for its
+    /// end has no use for it any more.
+    pub(super) async fn give_up_exec(&self, exec: &str) {
+        let Ok(exec) = self.exec(exec) else {
+            return;
+        };
+        if exec.process.state() == State::Creating {
+            exec.starter.get().into_iter().for_each(Caller::give_up);
+            let mut outcome = exec.process.subscribe();
+            let _ = outcome.wait_for(|state| *state != State::Creating).await;
+        }
     }
 
     /// Forgets an exec that has ended or was never started, and says how it ended.
@@ -206,7 +224,11 @@ impl Task {
         let ended = launching.named(process.pid);
         let handle = exec.process.made(handle.into());
         let executed = exec.execute(client, master.map(Into::into), told, failure.into());
-        if let Err(error) = executed.await {
+        let outcome = match executed.await {
+            Ok(()) if wanted.is_over() => Err(Error::invalid("the client has gone")),
+            outcome => outcome,
+        };
+        if let Err(error) = outcome {
             // It may have ended by itself.
             let _ = send_signal(handle, libc::SIGKILL.unsigned_abs());
             return Err(error);

@@ -219,14 +219,15 @@ impl Task {
         UnixStream::connect(path)?.write_all(b"start container")
     }
 
-    pub(super) async fn run_poststart_hooks(&self) -> Result<(), Error> {
+    /// Runs the hooks that belong after the start. Nobody's hooks are ended.
+    pub(super) async fn run_poststart_hooks(&self, wanted: &Wanted) -> Result<(), Error> {
         if !self.poststart.load(Ordering::Relaxed) {
             return Ok(());
         }
         let spec = self.bundle.spec()?;
         let directory = self.bundle.libcontainer().join(self.id());
         let launcher = self.launch(move || cleanup::run_poststart_hooks(&directory, &spec))?;
-        launcher.reply().await
+        wanted.answer(launcher).await
     }
 
     /// The first process has ended. Its exit is the last that is told.
