@@ -64,16 +64,20 @@ pub(super) fn config(
 {images}
 
 "#,
-        drain = if release >= Release::V1_7 {
-            format!("drain_exec_sync_io_timeout = \"{}s\"", DRAIN.as_secs())
-        } else {
-            String::new()
-        },
+        drain = drain(release),
         bin = network.plugins().display(),
         conf = network.config_directory().display(),
         root = directory.join("runc").display(),
     );
     Ok(config + &handler(release)?)
+}
+
+/// 1.6 waits for ever.
+fn drain(release: Release) -> String {
+    let line = format!("drain_exec_sync_io_timeout = \"{}s\"", DRAIN.as_secs());
+    Some(line)
+        .filter(|_| release >= Release::V1_7)
+        .unwrap_or_default()
 }
 
 /// The example for users, but for the version, which is there already, and systemd, which not every
