@@ -207,7 +207,8 @@ impl Task {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let socket = format!("exec-{}.sock", NUMBER.fetch_add(1, Ordering::Relaxed));
         let sandbox = self.sandbox()?;
-        let (stdio, client) = self.open(&exec.process.io, &sandbox.options).await?;
+        let opening = self.open(&exec.process.io, &sandbox.options);
+        let (stdio, client) = wanted.unless_over(opening).await?;
         let notify = self.bundle.libcontainer().join(self.id()).join(&socket);
         let launching = self.shared.reaper.launching();
         let launcher = self.launch_join(exec, init, (&notify, stdio), wanted)?;

@@ -107,7 +107,8 @@ impl Task {
         options: RuntimeOptions,
         wanted: &Wanted,
     ) -> Result<u32, Error> {
-        let (stdio, client) = self.open(&self.process.io, &options).await?;
+        let opening = self.open(&self.process.io, &options);
+        let (stdio, client) = wanted.unless_over(opening).await?;
         let launching = self.shared.reaper.launching();
         let launcher = self.launch_create(request, &options, stdio, wanted)?;
         let Created {

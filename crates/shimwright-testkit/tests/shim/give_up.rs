@@ -2,6 +2,7 @@
 //! containerd says next, or that its connection ends.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::{Scope, ScopedJoinHandle};
@@ -18,6 +19,7 @@ use crate::{containerd, end, exec, finish, for_each_engine, linux, refused};
 for_each_engine! {
     a_create_in_a_hook_is_given_up
     a_create_in_a_mount_is_given_up
+    a_create_with_a_logger_that_is_not_ready_is_given_up
     a_start_in_a_hook_is_given_up
     a_start_of_an_exec_is_given_up
     a_delete_in_a_hook_goes_on
@@ -108,6 +110,28 @@ fn a_create_in_a_mount_is_given_up(engine: &str) {
     });
     drop(stalled);
     finish(&containerd, &shim);
+}
+
+fn a_create_with_a_logger_that_is_not_ready_is_given_up(engine: &str) {
+    let containerd = containerd(engine);
+    let running = containerd.directory().join("running");
+    let logger = containerd.directory().join("logger");
+    let (file, path) = (running.display(), logger.display());
+    let script = format!("#!/bin/sh\n: >{file}; while [ -e {file} ]; do sleep 0.05; done\n");
+    fs::write(&logger, script).unwrap();
+    fs::set_permissions(&logger, fs::Permissions::from_mode(0o755)).unwrap();
+    let bundle = containerd.bundle("a").unwrap().guest(IDLE).unwrap();
+    let shim = containerd.start(&bundle).unwrap();
+    let mut request = bundle.request();
+    request.stdout = format!("binary-v2://{path}?arg={file}");
+    std::thread::scope(|scope| {
+        let created = calling(scope, &shim, move |shim| shim.create_task(&request));
+        poll(|| running.exists().then_some(())).expect("the logger runs");
+        give_up(&shim);
+        created.join().unwrap().unwrap_err();
+    });
+    finish(&containerd, &shim);
+    check_ended(&running);
 }
 
 fn a_start_in_a_hook_is_given_up(engine: &str) {
