@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
@@ -196,12 +196,41 @@ impl<T: Serialize + DeserializeOwned> Launcher<T> {
         }
     }
 
+    /// What ends the launcher and whatever it has started. Nothing may have been awaited since its
+    /// start.
+    pub(crate) fn killer(&self) -> Result<Killer, Error> {
+        let handle = self.handle()?;
+        Ok(Killer {
+            handle,
+            pid: self.pid,
+        })
+    }
+
     /// A handle on the launcher's process. Nothing may have been awaited since its start.
     pub(crate) fn handle(&self) -> Result<OwnedFd, Error> {
         Pid::from_raw(self.pid)
             .ok_or(rustix::io::Errno::SRCH)
             .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
             .context("open a launcher's process")
+    }
+}
+
+/// Ends a launcher with its process group: hooks have no other bound than it.
+#[derive(Debug)]
+pub(crate) struct Killer {
+    handle: OwnedFd,
+    pid: i32,
+}
+
+impl Killer {
+    /// Ends them. The launcher's [answer](Launcher::reply) must still be awaited: as long as that
+    /// has not come, nobody else can have its pid.
+    pub(crate) fn kill(&self) {
+        // Each may have ended meanwhile.
+        let _ = sys::signal::pidfd_send_signal(&self.handle, libc::SIGKILL);
+        if let Some(group) = Pid::from_raw(self.pid) {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
     }
 }
 
@@ -245,6 +274,8 @@ fn child<T: Serialize, K: Keep>(
         sys::signal::reset_signals().context("reset the signals")?;
         sys::fd::close_all_but(&kept).context("close the shim's descriptors")?;
         sys::process::hide().context("hide from other processes")?;
+        // What it starts can be ended with it.
+        rustix::process::setpgid(None, None).context("make a process group")?;
         job(given)
     }));
     let outcome = outcome.unwrap_or_else(|_| {

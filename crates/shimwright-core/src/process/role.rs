@@ -30,8 +30,6 @@ pub(crate) const PLANNER: &str = "SHIMWRIGHT_PLANNER";
 pub(crate) const SERVER: &str = "SHIMWRIGHT_SERVER";
 /// Set, to nothing, for a server that all containers of a node share.
 pub(crate) const SHARED: &str = "SHIMWRIGHT_SHARED";
-/// Set, for a server, to the [name of its socket](crate::shim::socket) for tools, if it has one.
-pub(crate) const ALIAS: &str = "SHIMWRIGHT_ALIAS";
 /// Set, to nothing, for a [fetcher](crate::code::content).
 pub(crate) const FETCHER: &str = "SHIMWRIGHT_FETCHER";
 /// Set to the number of streams of a [copier](crate::stdio::copier).

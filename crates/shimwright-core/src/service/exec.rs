@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use containerd_shim_protos::api::ExecProcessRequest;
@@ -12,7 +12,7 @@ use oci_spec::runtime::Process as Spec;
 use tokio::io::Interest;
 use tokio::sync::oneshot;
 
-use super::client::Wanted;
+use super::client::{Caller, Wanted};
 use super::event::Event;
 use super::io::{Pending, StreamPaths};
 use super::process::{Process, send_signal};
@@ -36,6 +36,8 @@ const EXECUTE_BOUND: Duration = Duration::from_secs(10);
 pub(super) struct Exec {
     pub(super) process: Process,
     spec: Spec,
+    /// Who has it started, once somebody has.
+    starter: OnceLock<Caller>,
 }
 
 /// Shows of the spec how many arguments it has and the names of its variables: the rest may be
@@ -103,6 +105,7 @@ impl Task {
             Entry::Vacant(free) => free.insert(Arc::new(Exec {
                 process: Process::new(name, paths, State::Added, &self.shared.events),
                 spec,
+                starter: OnceLock::new(),
             })),
         };
         self.shared.events.publish(&event);
@@ -119,6 +122,8 @@ impl Task {
         let _unchanged = self.changing.read().await;
         let init = self.process.state().joinable(&self.process.name)?;
         exec.process.change(State::creating)?;
+        // That can be done once only.
+        let _ = exec.starter.set(wanted.caller());
         let (process, ended) = match self.join(exec, init, wanted).await {
             Ok(joined) => joined,
             Err(error) => {
@@ -136,6 +141,19 @@ impl Task {
             }
         });
         Ok(reply::pid(Some(process)))
+    }
+
+    /// Waits for the end of an exec that is being started, which is given up: whoever asks for its
+    /// end has no use for it any more.
+    pub(super) async fn give_up_exec(&self, exec: &str) {
+        let Ok(exec) = self.exec(exec) else {
+            return;
+        };
+        if exec.process.state() == State::Creating {
+            exec.starter.get().into_iter().for_each(Caller::give_up);
+            let mut outcome = exec.process.subscribe();
+            let _ = outcome.wait_for(|state| *state != State::Creating).await;
+        }
     }
 
     /// Forgets an exec that has ended or was never started, and says how it ended.
@@ -185,7 +203,8 @@ impl Task {
         wanted: &Wanted,
     ) -> Result<(ProcessId, oneshot::Receiver<Status>), Error> {
         let sandbox = self.sandbox()?;
-        let (stdio, client) = self.open(&exec.process.io, &sandbox.options).await?;
+        let opening = self.open(&exec.process.io, &sandbox.options);
+        let (stdio, client) = wanted.unless_over(opening).await?;
         let launching = self.shared.reaper.launching();
         let launcher = self.launch_join(exec, init, stdio, wanted)?;
         let Joined {
@@ -198,7 +217,11 @@ impl Task {
         let ended = launching.named(process.pid);
         let handle = exec.process.made(handle.into(), start.into());
         let executed = exec.execute(client, master.map(Into::into), failure.into());
-        if let Err(error) = executed.await {
+        let outcome = match executed.await {
+            Ok(()) if wanted.is_over() => Err(Error::invalid("the client has gone")),
+            outcome => outcome,
+        };
+        if let Err(error) = outcome {
             // It may have ended by itself.
             let _ = send_signal(handle, libc::SIGKILL.unsigned_abs());
             return Err(error);

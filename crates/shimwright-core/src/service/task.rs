@@ -104,7 +104,8 @@ impl Task {
         options: RuntimeOptions,
         wanted: &Wanted,
     ) -> Result<u32, Error> {
-        let (stdio, client) = self.open(&self.process.io, &options).await?;
+        let opening = self.open(&self.process.io, &options);
+        let (stdio, client) = wanted.unless_over(opening).await?;
         let launching = self.shared.reaper.launching();
         let launcher = self.launch_create(request, &options, stdio, wanted)?;
         let Created {
@@ -208,7 +209,8 @@ impl Task {
         self.process.change(State::started)
     }
 
-    pub(super) async fn run_poststart_hooks(&self) -> Result<(), Error> {
+    /// Runs the hooks that belong after the start. Nobody's hooks are ended.
+    pub(super) async fn run_poststart_hooks(&self, wanted: &Wanted) -> Result<(), Error> {
         if !self.poststart.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -217,7 +219,7 @@ impl Task {
         let pid = self.process.state().process().map(|process| process.pid);
         let hooks = move || cleanup::run_poststart_hooks(&bundle, &id, pid, &spec);
         let launcher = self.launch(hooks)?;
-        launcher.reply().await
+        wanted.answer(launcher).await
     }
 
     /// The first process has ended. Its exit is the last that is told.

@@ -151,7 +151,10 @@ async fn may_end(service: &Service, shutdown: Option<&Shutdown>, socket: &Socket
     match shutdown {
         Some(shutdown) => shutdown.allowed(service).await,
         None => {
-            service.shut_down().await;
+            tokio::select! {
+                () = service.shut_down() => {}
+                () = service.forgotten() => tracing::info!("nobody asks for the end: ending"),
+            }
             socket.remove();
         }
     }
@@ -220,6 +223,7 @@ fn accept(listener: UnixListener, service: Service) -> io::Result<Listener> {
                         tracing::warn!("refused a connection: there are too many");
                     }
                     Ok((stream, _)) => {
+                        service.interested();
                         let stream = Bounded::new(stream, Arc::clone(&open));
                         return Some((Ok(stream), (listener, service, open)));
                     }

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use containerd_shim::Flags;
 
 use crate::config::bundle::validate_id;
-use crate::process::role;
+
+/// The variable that tells a shim process the name of its socket for tools, if it has one.
+pub(super) const ALIAS: &str = "SHIMWRIGHT_ALIAS";
 
 /// The socket of a shim process.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ impl Socket {
     pub(super) fn own(flags: &Flags) -> Self {
         Self {
             path: PathBuf::from(&flags.socket),
-            alias: std::env::var_os(role::ALIAS).map(PathBuf::from),
+            alias: std::env::var_os(ALIAS).map(PathBuf::from),
         }
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use containerd_shim::Flags;
 use containerd_shim::cgroup::set_cgroup_and_oom_score;
@@ -71,9 +71,13 @@ pub(super) fn run(host: &Host, flags: &Flags) -> Result<(), Error> {
     let mut waiting = None;
     if find(&socket.path, claim)?.is_some() {
         // All that can fail has been done before others can find the process.
-        let (descriptor, server) = start_server(flags, &request, shared, &socket)?;
-        if listen(&socket, &descriptor, claim)? {
-            waiting = Some(server);
+        let server = start_server(flags, &request, shared, &socket)?;
+        match listen(&socket, &server.socket, claim) {
+            Ok(true) => waiting = Some(server.told),
+            other => {
+                server.end();
+                other?;
+            }
         }
     }
     print(request.answer(&address)?)?;
@@ -143,7 +147,6 @@ fn listen(
     let path = &socket.path;
     let cannot_listen = || format!("listen on {}", path.display());
     let Some(_lock) = find(path, &claim)? else {
-        // Without a word, our process ends.
         return Ok(false);
     };
     SocketAddrUnix::new(path)
@@ -160,15 +163,32 @@ fn listen(
     listening.map(|()| true)
 }
 
-/// Starts the shim process, which inherits a socket that does not listen yet. It serves once it is
-/// told to, through the pipe, and ends if that is closed.
+/// A shim process that nobody can find yet.
+struct Server {
+    process: Child,
+    /// It inherits the socket, which does not listen yet.
+    socket: OwnedFd,
+    /// It serves once it is told to, and ends if this is closed without a word.
+    told: PipeWriter,
+}
+
+impl Server {
+    /// Ends it: another one serves, or none can.
+    fn end(mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_file(PID_FILE);
+    }
+}
+
+/// Starts the shim process.
 fn start_server(
     flags: &Flags,
     request: &Request,
     shared: bool,
     socket: &Socket,
-) -> Result<(OwnedFd, PipeWriter), Error> {
-    let (reader, writer) = io::pipe().context("make a pipe to the shim process")?;
+) -> Result<Server, Error> {
+    let (reader, told) = io::pipe().context("make a pipe to the shim process")?;
     let descriptor = rustix::net::socket_with(
         AddressFamily::UNIX,
         SocketType::STREAM,
@@ -179,6 +199,40 @@ fn start_server(
     sys::fd::keep_over_exec(&descriptor).context("pass on the socket")?;
     // Its forks enter containers.
     let program = protected::program().context("protect this executable")?;
+    let mut command = server_command(flags, request, socket, &program)?;
+    command
+        .env(role::SERVER, descriptor.as_raw_fd().to_string())
+        .stdin(reader);
+    if shared {
+        command.env(role::SHARED, "");
+    }
+    let process = command.spawn().context("start the shim process")?;
+    let pid = process.id();
+    let server = Server {
+        process,
+        socket: descriptor,
+        told,
+    };
+    let confined = confine(pid, &request.options.shim_cgroup).and_then(|()| {
+        write_atomically(Path::new(PID_FILE), pid.to_string().as_bytes())
+            .context("write the pid of the shim process")
+    });
+    match confined {
+        Ok(()) => Ok(server),
+        Err(error) => {
+            server.end();
+            Err(error)
+        }
+    }
+}
+
+/// What the shim process is executed with, from `program`.
+fn server_command(
+    flags: &Flags,
+    request: &Request,
+    socket: &Socket,
+    program: &OwnedFd,
+) -> Result<Command, Error> {
     let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     let name = std::env::args_os().next().unwrap_or_default();
     std::os::unix::process::CommandExt::arg0(&mut command, name);
@@ -187,16 +241,11 @@ fn start_server(
         .args(["-address", &request.opts.address, "-socket"])
         .arg(&socket.path)
         .env_clear()
-        .env(role::SERVER, descriptor.as_raw_fd().to_string())
         .env("TTRPC_ADDRESS", &request.opts.ttrpc_address)
-        .stdin(reader)
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    if shared {
-        command.env(role::SHARED, "");
-    }
     if let Some(alias) = &socket.alias {
-        command.env(role::ALIAS, alias);
+        command.env(socket::ALIAS, alias);
     }
     if request.opts.debug {
         command.arg("-debug");
@@ -210,15 +259,7 @@ fn start_server(
     let libraries = libraries::directory().context("find our own program")?;
     command.env(libraries::DIRECTORY_VARIABLE, libraries);
     sys::process::new_session(&mut command);
-    let mut child = command.spawn().context("start the shim process")?;
-    let confined = confine(child.id(), &request.options.shim_cgroup).and_then(|()| {
-        write_atomically(Path::new(PID_FILE), child.id().to_string().as_bytes())
-            .context("write the pid of the shim process")
-    });
-    if confined.is_err() {
-        let _ = child.kill();
-    }
-    confined.map(|()| (descriptor, writer))
+    Ok(command)
 }
 
 /// Puts the shim process into the cgroup of the options, on either version, and has the

@@ -12,6 +12,7 @@ mod common;
 mod crash;
 mod exec;
 mod failures;
+mod give_up;
 mod hooks;
 mod http;
 mod kill;
