@@ -145,11 +145,18 @@ fn the_input_is_a_file_of_the_image_and_each_stage_has_its_arguments() {
     let hidden = hidden.annotation("dev.shimwright.rootfs", "none").unwrap();
     assert_eq!(run(&shim, hidden).1, twice);
     let arguments = r#"{ "stages": [
-        { "name": "a", "source": { "path": "args.wasm" }, "args": ["x y", ""] } ] }"#;
+        { "name": "a", "source": { "path": "args.wasm" }, "args": ["x y", ""] },
+        { "name": "b", "source": { "path": "none.wasm" }, "when": "OTHER" } ] }"#;
     assert_eq!(
         run(&shim, bundle(&containerd, "c", arguments)).1,
         "a\nx y\n\n"
     );
+    // A variable asks for the other stage, which is not there.
+    let other = bundle(&containerd, "d", arguments)
+        .env(&["OTHER="])
+        .unwrap();
+    let reason = refused(shim.create(&other), Code::INVALID_ARGUMENT);
+    assert!(reason.contains("component \"b\": "), "{reason}");
     finish(&containerd, &shim);
 }
 
