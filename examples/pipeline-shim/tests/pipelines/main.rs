@@ -5,6 +5,7 @@
 
 mod attack;
 mod layers;
+mod planner;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -26,8 +27,12 @@ const TWO: &str = r#"{ "stages": [
 
 /// A containerd with a cache of its own.
 fn containerd() -> Containerd {
-    let shim = Path::new(env!("CARGO_BIN_EXE_containerd-shim-pipeline-v1"));
-    let containerd = Containerd::with_shim(shim).unwrap();
+    containerd_with(env!("CARGO_BIN_EXE_containerd-shim-pipeline-v1"))
+}
+
+/// The same with another shim.
+fn containerd_with(shim: &str) -> Containerd {
+    let containerd = Containerd::with_shim(Path::new(shim)).unwrap();
     let cache = containerd.directory().join("cache");
     containerd.with_cache(&cache).unwrap()
 }
