@@ -26,6 +26,10 @@ use crate::runner::host::Host;
 use crate::runner::libraries::Program;
 use crate::runner::{self, RunnerConfig};
 
+/// The fields of the spec with a process's arguments and variables.
+const ARGS: &str = "process.args";
+const ENV: &str = "process.env";
+
 /// Finds programs for one container. Launcher process.
 #[derive(Debug)]
 pub(crate) struct Programs<'a> {
@@ -77,12 +81,12 @@ impl Programs<'_> {
     fn linux(&self, path: &Path, process: &Process) -> Result<Exec, Error> {
         let args = process.args().as_deref().unwrap_or_default();
         let path = path.to_string_lossy().into_owned();
-        let path = c_strings(&[path])?.remove(0);
+        let path = c_strings(ARGS, &[path])?.remove(0);
         Ok(Exec {
             target: Target::Linux { path },
-            args: c_strings(args)?,
+            args: c_strings(ARGS, args)?,
             limits: Limits::default(),
-            env: c_strings(process.env().as_deref().unwrap_or_default())?,
+            env: c_strings(ENV, process.env().as_deref().unwrap_or_default())?,
             shim_alive: Arc::clone(&self.shim_alive),
             controls_terminal: false,
             failure: None,
@@ -138,7 +142,10 @@ impl Programs<'_> {
         })?;
         figures.artifact_bytes = artifact.metadata().context("inspect the artifact")?.len();
         let artifact = OwnedFd::from(artifact);
+        // A guest's strings are C strings too, although they do not pass through `execve`.
+        c_strings(ENV, process.env().as_deref().unwrap_or_default())?;
         let mut args = process.args().clone().unwrap_or_default();
+        c_strings(ARGS, &args)?;
         if let Some(first) = args.first_mut() {
             entrypoint.path.clone_into(first);
         }
@@ -154,12 +161,12 @@ impl Programs<'_> {
         };
         let config = config.write()?;
         Ok(Exec {
-            env: c_strings(&[runner::environment(&config)])?,
+            env: c_strings(ENV, &[runner::environment(&config)])?,
             target: Target::Runner {
                 program: Arc::new(Program::of(self.host)?),
                 inherited: vec![Arc::new(config), Arc::new(artifact)],
             },
-            args: c_strings(&args)?,
+            args: c_strings(ARGS, &runner::shown(&args))?,
             limits,
             shim_alive: Arc::clone(&self.shim_alive),
             controls_terminal: false,
@@ -192,7 +199,11 @@ impl Programs<'_> {
             // A copy, as a descriptor of the file would be one of the node's mount of it: root in the
             // container could write through it to a volume that is read-only there.
             let artifact = cache::frozen(&file, config.module_size).context("read the module")?;
-            self.accepted(engine, &Artifact::Wasm(open(&artifact)?), limits)?;
+            let wasm = open(&artifact)?;
+            engine
+                .validate(wasm.bytes())
+                .map_err(|error| Error::invalid(error.to_string()))?;
+            self.accepted(engine, &Artifact::Wasm(wasm), limits)?;
             return Ok(Code {
                 artifact,
                 precompiled: None,
