@@ -12,6 +12,7 @@ mod common;
 mod crash;
 mod exec;
 mod failures;
+mod guest;
 mod hooks;
 mod http;
 mod kill;
