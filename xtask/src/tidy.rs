@@ -74,7 +74,8 @@ struct Owner {
 }
 
 /// Modules that decide and do no I/O.
-const PURE: [&str; 4] = [
+const PURE: [&str; 5] = [
+    "crates/shimwright-core/src/code/application.rs",
     "crates/shimwright-core/src/code/image.rs",
     "crates/shimwright-core/src/policy/mod.rs",
     "crates/shimwright-core/src/service/event.rs",

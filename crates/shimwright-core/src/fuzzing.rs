@@ -11,6 +11,7 @@ use oci_spec::runtime::{LinuxResources, Process, Spec};
 
 use crate::cgroup;
 use crate::cgroup::stats;
+use crate::code::application;
 use crate::code::image;
 use crate::config::bundle;
 use crate::config::options::{self, RuntimeOptions};
@@ -28,8 +29,9 @@ use crate::stdio::uri;
 pub type Parser = fn(&[u8]);
 
 /// Every parser, by the name of its target and of the directory of what that begins with.
-pub const PARSERS: [(&str, Parser); 12] = [
+pub const PARSERS: [(&str, Parser); 13] = [
     ("annotations", annotations),
+    ("application", application),
     ("bootstrap", bootstrap),
     ("config", config),
     ("figures", figures),
@@ -165,6 +167,11 @@ pub fn image(bytes: &[u8]) {
     if let Ok(manifest) = serde_json::from_slice::<ImageManifest>(bytes) {
         image::layer(&manifest);
     }
+}
+
+/// The image's manifest of an application, or the plan of one.
+pub fn application(bytes: &[u8]) {
+    application::fuzz(bytes);
 }
 
 /// The beginning of a program and the name it is called by.

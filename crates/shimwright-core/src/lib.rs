@@ -11,10 +11,11 @@
 //! | `start`, `delete`, `-info`, `metrics` | for one command | finds or starts the shim process; cleans up after a dead one; prints what it knows |
 //! | shim process | as long as its pod | serves the Task API, versions 2 and 3; one thread, no engine |
 //! | launcher | during one create, exec or delete | mounts, asks for compiled code, builds the sandbox or joins it, removes it; or becomes a logger |
+//! | planner | while one manifest of an application is read | [`Applications::plan`], without files, network or privileges |
 //! | compiler | while one module is compiled | [`Precompiler::precompile`], without files, network or privileges |
 //! | fetcher | while one Wasm layer is fetched | reads the layer from containerd |
 //! | copier | as long as a container's plain log files | copies streams to and from files |
-//! | runner | as long as the guest | [`Engine::run`], inside the sandbox |
+//! | runner | as long as the guest | [`Engine::run`] or [`Applications::run`], inside the sandbox |
 //!
 //! # Where to start
 //!
@@ -43,6 +44,9 @@ mod sys;
 #[doc(hidden)]
 pub mod testing;
 
+pub use engine::application::{
+    Application, ApplicationFormat, Applications, Component, ImageLayer, Manifest, Plan, Source,
+};
 pub use engine::artifact::{Artifact, Kind, Precompiled, Wasm};
 pub use engine::drain::drain_on_signals;
 pub use engine::exit::Status;

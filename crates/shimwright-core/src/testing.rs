@@ -22,6 +22,7 @@ use crate::engine::workload::DEFAULT_FUNCTION;
 use crate::engine::{BoxError, Engine, Options};
 use crate::error::Context;
 use crate::process::role;
+use crate::runner::config::{ArtifactFile, Load};
 use crate::runner::{self, RunnerConfig};
 use crate::shim::Shim;
 use crate::{error, sys};
@@ -140,8 +141,7 @@ pub fn runner(shim: &Shim, run: &Run, code: Code) -> Result<Command, BoxError> {
         args: run.args.clone(),
         env: run.env.clone(),
         preopens: run.preopens.clone(),
-        artifact: artifact.as_raw_fd(),
-        precompiled: code.precompiled.map(Into::into),
+        load: Load::Artifact(ArtifactFile::new(&artifact, code.precompiled)),
         limits: limits(run)?,
         options: serde_json::Map::new(),
     };

@@ -26,6 +26,7 @@ use std::{fs, io};
 pub use bundle::Bundle;
 pub use containerd_shim_protos as protos;
 pub use events::{Event, Events};
+pub use images::Image;
 pub use shim::Shim;
 pub use snapshot::Snapshot;
 pub use stdio::{Input, Output};
@@ -64,7 +65,7 @@ pub struct Containerd {
     path: OsString,
     events: Events,
     /// Answers until it is dropped.
-    _images: Images,
+    images: Images,
     sockets: Mutex<Vec<PathBuf>>,
 }
 
@@ -114,7 +115,7 @@ impl Containerd {
             cache,
             path: SEARCH_PATH.into(),
             events,
-            _images: images,
+            images,
             sockets: Mutex::default(),
         })
     }
@@ -179,6 +180,11 @@ impl Containerd {
     /// If its directory cannot be created.
     pub fn bundle(&self, id: &str) -> Result<Bundle> {
         Bundle::new(&self.directory, &self.namespace, id)
+    }
+
+    /// Says which image the container with this id is made from. Without that it has none.
+    pub fn image(&self, id: &str, image: Image) {
+        self.images.insert(id, image);
     }
 
     /// What belongs to this containerd and its shims at this moment.

@@ -167,6 +167,10 @@ fn open_in_root(root: &Path, path: &Path) -> Result<Option<File>, Error> {
     let cannot_open = || format!("open the entrypoint {}", path.display());
     let (root, path_inside) = match path.strip_prefix("/").unwrap_or(path) {
         inside if inside.as_os_str().is_empty() => {
+            // A directory is no program, whatever names it: that of an exec is a link of `/proc`.
+            if root.is_dir() {
+                return Ok(None);
+            }
             let parent = root.parent().unwrap_or(root);
             (parent, Path::new(root.file_name().unwrap_or_default()))
         }

@@ -10,6 +10,8 @@
 //! The launcher is a fork of the shim process, which has a single thread, so that the child may
 //! do anything. It is gone before `create` returns: an idle container has two processes.
 
+mod application;
+mod artifact;
 pub(crate) mod cleanup;
 pub(crate) mod create;
 pub(crate) mod entrypoint;

@@ -1,27 +1,29 @@
 //! What a process of a container executes: the engine with a module, or a program of the image.
 
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use oci_spec::runtime::{Mount, Process, Spec};
 
+use super::application::{self, Loaded};
+use super::artifact::{Code, Loader, Source};
 use super::entrypoint::{self, Entrypoint, Program as Found};
 use super::executor::{Exec, Target, c_strings};
 use crate::cgroup::Cgroups;
-use crate::code::cache::{self, Cache};
-use crate::code::compiler::{self, Compilation, Turn};
-use crate::code::content::{Fetching, Layer, Store};
+use crate::code::application::LayerTypes;
+use crate::code::cache::Cache;
+use crate::code::content::{Fetching, Found as InImage, Store};
 use crate::config::node;
 use crate::config::options::RuntimeOptions;
 use crate::config::record::{ContainerKind, EngineMetrics};
-use crate::engine::artifact::{Artifact, Kind, Precompiled, Wasm};
+use crate::engine::Engine;
+use crate::engine::application::{ApplicationFormat, Applications};
 use crate::engine::limits::Limits;
-use crate::engine::{Engine, Refusal};
+use crate::engine::workload::DEFAULT_FUNCTION;
 use crate::error::{Context, Error};
 use crate::policy;
+use crate::runner::config::{ArtifactFile, Load};
 use crate::runner::host::Host;
 use crate::runner::libraries::Program;
 use crate::runner::{self, RunnerConfig};
@@ -61,19 +63,43 @@ impl Programs<'_> {
         joins: Option<ContainerKind>,
         spec: &Spec,
     ) -> Result<Exec, Error> {
-        match entrypoint::find(root, mounts, process)? {
-            Some((_, Found::Linux(path))) => self.linux(&path, process),
-            Some((entrypoint, Found::Wasm(file))) => {
-                self.wasm(entrypoint, Source::File(file, root), process, spec)
+        let found = entrypoint::find(root, mounts, process);
+        match &found {
+            Ok(Some((_, Found::Linux(path)))) => return self.linux(path, process),
+            Ok(None) if joins == Some(ContainerKind::Linux) => {
+                return Err(Error::invalid(format!(
+                    "no such file or directory: {} is not in the root file system",
+                    first_argument(process)
+                )));
             }
-            None if joins == Some(ContainerKind::Linux) => Err(Error::invalid(format!(
-                "no such file or directory: {} is not in the root file system",
-                first_argument(process)
-            ))),
-            None => {
-                let (entrypoint, layer) = self.wasm_layer(process)?;
-                self.wasm(entrypoint, Source::Layer(layer), process, spec)
+            _ => {}
+        }
+        // A guest's strings are C strings too, although they do not pass through `execve`.
+        c_strings(ARGS, process.args().as_deref().unwrap_or_default())?;
+        c_strings(ENV, process.env().as_deref().unwrap_or_default())?;
+        let guest = Guest::new(self, spec)?;
+        let format = guest.engine.applications().map(Applications::format);
+        let place = application::Root { path: root, mounts };
+        // An application is a container's first process: another one of it would be in its way.
+        if joins.is_none()
+            && let Some(format) = format
+            && let Some(found) = application::Found::in_root(place, format)?
+        {
+            return self.application(&guest, &found, process);
+        }
+        if let Some((entrypoint, Found::Wasm(file))) = found? {
+            return self.wasm(&guest, entrypoint, Source::File(file, root), process);
+        }
+        match self.image(process, format.unwrap_or_default())? {
+            InImage::Layer(layer) => {
+                let entrypoint = Entrypoint::parse(first_argument(process));
+                self.wasm(&guest, entrypoint, Source::Layer(layer), process)
             }
+            InImage::Application(image) if joins.is_none() => {
+                let found = application::Found::in_image(place, image);
+                self.application(&guest, &found, process)
+            }
+            other => Err(nothing(process, &other)),
         }
     }
 
@@ -94,8 +120,8 @@ impl Programs<'_> {
         })
     }
 
-    /// The file is not in the root: an image may hold its module as a layer.
-    fn wasm_layer(&self, process: &Process) -> Result<(Entrypoint, Layer), Error> {
+    /// The file is not in the root: an image may hold its module, or an application, as layers.
+    fn image(&self, process: &Process, format: ApplicationFormat) -> Result<InImage, Error> {
         let argument = first_argument(process);
         let node = node::Config::read()?;
         let empty = Cache::open()?.empty_directory();
@@ -105,285 +131,139 @@ impl Programs<'_> {
             empty: &empty,
             wanted: self.wanted.as_fd(),
         };
-        let layer = self.store.layer(self.id, &fetching).with_context(|| {
+        let types = LayerTypes::of(format);
+        let found = self.store.find(self.id, &types, &fetching);
+        found.with_context(|| {
             format!(
                 "find the entrypoint {argument}: there is no such file in the root file system, \
                  and the image of container {} cannot be looked at",
                 self.id
             )
-        })?;
-        match layer {
-            Some(layer) => Ok((Entrypoint::parse(argument), layer)),
-            None => Err(Error::invalid(format!(
-                "no such file or directory: the entrypoint {argument} is not in the root file \
-                 system, and the image has no WebAssembly layer"
-            ))),
-        }
+        })
+    }
+
+    fn application(
+        &self,
+        guest: &Guest,
+        found: &application::Found<'_>,
+        process: &Process,
+    ) -> Result<Exec, Error> {
+        let Loaded {
+            load,
+            inherited,
+            figures,
+        } = found.load(&guest.loader(self))?;
+        let args = process.args().clone().unwrap_or_default();
+        let config = RunnerConfig {
+            function: DEFAULT_FUNCTION.to_owned(),
+            args,
+            env: policy::env(process, &guest.limits),
+            preopens: policy::preopens(),
+            load,
+            limits: guest.limits.clone(),
+            options: self.options.engine.clone(),
+        };
+        self.runner(&config, inherited, figures)
     }
 
     fn wasm(
         &self,
+        guest: &Guest,
         entrypoint: Entrypoint,
         source: Source<'_>,
         process: &Process,
-        spec: &Spec,
     ) -> Result<Exec, Error> {
-        let node = node::Config::read()?;
-        let limits = node.limits(self.options)?.narrow_for(spec)?;
-        let engine = self.host.engine(&self.options.engine())?;
-        let code = self.code(&*engine, source, &limits, &node);
+        let code = guest.loader(self).load(source);
         let Code {
             artifact,
             precompiled,
-            mut figures,
+            figures,
         } = code.map_err(|error| match error {
             Error::Invalid { what } => Error::invalid(format!("{}: {what}", entrypoint.path)),
             other => other,
         })?;
-        figures.artifact_bytes = artifact.metadata().context("inspect the artifact")?.len();
-        let artifact = OwnedFd::from(artifact);
-        // A guest's strings are C strings too, although they do not pass through `execve`.
-        c_strings(ENV, process.env().as_deref().unwrap_or_default())?;
         let mut args = process.args().clone().unwrap_or_default();
-        c_strings(ARGS, &args)?;
         if let Some(first) = args.first_mut() {
-            entrypoint.path.clone_into(first);
+            *first = entrypoint.path;
         }
         let config = RunnerConfig {
             function: entrypoint.function,
-            args: args.clone(),
-            env: policy::env(process, &limits),
+            args,
+            env: policy::env(process, &guest.limits),
             preopens: policy::preopens(),
-            artifact: artifact.as_raw_fd(),
-            precompiled: precompiled.map(Into::into),
-            limits: limits.clone(),
+            load: Load::Artifact(ArtifactFile::new(&artifact, precompiled)),
+            limits: guest.limits.clone(),
             options: self.options.engine.clone(),
         };
-        let config = config.write()?;
+        self.runner(&config, vec![artifact.into()], figures)
+    }
+
+    /// A runner that finds these descriptors open.
+    fn runner(
+        &self,
+        config: &RunnerConfig,
+        inherited: Vec<OwnedFd>,
+        figures: EngineMetrics,
+    ) -> Result<Exec, Error> {
+        let written = config.write()?;
+        let env = c_strings(ENV, &[runner::environment(&written)])?;
+        let inherited = inherited.into_iter().chain([written]).map(Arc::new);
         Ok(Exec {
-            env: c_strings(ENV, &[runner::environment(&config)])?,
+            env,
             target: Target::Runner {
                 program: Arc::new(Program::of(self.host)?),
-                inherited: vec![Arc::new(config), Arc::new(artifact)],
+                inherited: inherited.collect(),
             },
-            args: c_strings(ARGS, &runner::shown(&args))?,
-            limits,
+            args: c_strings(ARGS, &runner::shown(&config.args))?,
+            limits: config.limits.clone(),
             shim_alive: Arc::clone(&self.shim_alive),
             controls_terminal: false,
             failure: None,
             figures: Some(figures),
         })
     }
+}
 
-    /// What the runner is going to load: the native code of a module if the engine compiles ahead
-    /// of time, or the module itself.
-    fn code(
-        &self,
-        engine: &dyn Engine,
-        source: Source<'_>,
-        limits: &Limits,
-        node: &node::Config,
-    ) -> Result<Code, Error> {
-        let config = node.compile();
-        // Before anything of it is read.
-        config.check_size(source.size()?)?;
-        let Some(precompiler) = engine.precompiler() else {
-            let file = match source {
-                Source::File(file, _) => file,
-                Source::Layer(layer) => {
-                    let cache = Cache::open()?;
-                    let turn = Turn::wait(&cache, config, self.wanted.as_fd())?;
-                    self.fetch(&layer, &cache, config, &turn)?
-                }
-            };
-            // A copy, as a descriptor of the file would be one of the node's mount of it: root in the
-            // container could write through it to a volume that is read-only there.
-            let artifact = cache::frozen(&file, config.module_size).context("read the module")?;
-            let wasm = open(&artifact)?;
-            engine
-                .validate(wasm.bytes())
-                .map_err(|error| Error::invalid(error.to_string()))?;
-            self.accepted(engine, &Artifact::Wasm(wasm), limits)?;
-            return Ok(Code {
-                artifact,
-                precompiled: None,
-                figures: EngineMetrics::default(),
-            });
-        };
-        let fingerprint = precompiler.fingerprint();
-        let cache = Cache::open()?;
-        let key = |digest: &str| cache::key(self.host.name, &fingerprint, digest);
-        let (digest, kind) = match &source {
-            Source::File(file, path) => {
-                let kind = detect(file)?;
-                let overlay = self.overlay;
-                (cache.digest(file, cache::Root { path, overlay })?, kind)
-            }
-            Source::Layer(layer) => {
-                let kind = Kind::detect(&layer.preamble);
-                let kind = kind.map_err(|error| Error::invalid(error.to_string()))?;
-                let digest = layer.digest().context("look at the layer")?;
-                (digest.to_owned(), kind)
-            }
-        };
-        let stored = |file: File| -> Result<Code, Error> {
-            let artifact = file.try_clone().context("keep the artifact")?;
-            let artifact = Artifact::Precompiled(Precompiled::trusted(artifact, kind));
-            self.accepted(engine, &artifact, limits)?;
-            Ok(Code {
-                artifact: file,
-                precompiled: Some(kind),
-                figures: EngineMetrics {
-                    cache_hit: Some(true),
-                    ..EngineMetrics::default()
-                },
-            })
-        };
-        if let Some(found) = cache.find(&key(&digest))? {
-            return stored(found);
-        }
-        let turn = Turn::wait(&cache, config, self.wanted.as_fd())?;
-        // Another launcher may have compiled the same meanwhile.
-        if let Some(found) = cache.find(&key(&digest))? {
-            return stored(found);
-        }
-        let file = match source {
-            Source::File(file, _) => file,
-            Source::Layer(layer) => self.fetch(&layer, &cache, config, &turn)?,
-        };
-        // What is compiled must be what the key names, whatever happens to the file meanwhile.
-        let frozen = cache::frozen(&file, config.module_size).context("read the module")?;
-        let wasm = open(&frozen)?;
-        let (key, kind) = (key(&cache::digest(wasm.bytes())), wasm.kind());
-        self.accepted(engine, &Artifact::Wasm(wasm), limits)?;
-        let (artifact, figures) = self.compile(&cache, &key, &frozen, config, &turn)?;
-        if figures.cache_hit == Some(false)
-            && let Err(error) = cache.sweep(node.cache_size(), &key)
-        {
-            tracing::warn!(%error, "cannot make room in the cache");
-        }
-        Ok(Code {
-            artifact,
-            precompiled: Some(kind),
-            figures,
+/// The engine of a guest, and what it is held to.
+struct Guest {
+    engine: Box<dyn Engine>,
+    limits: Limits,
+    node: node::Config,
+}
+
+impl Guest {
+    fn new(programs: &Programs<'_>, spec: &Spec) -> Result<Self, Error> {
+        let node = node::Config::read()?;
+        Ok(Self {
+            limits: node.limits(programs.options)?.narrow_for(spec)?,
+            engine: programs.host.engine(&programs.options.engine())?,
+            node,
         })
     }
 
-    fn compile(
-        &self,
-        cache: &Cache,
-        key: &str,
-        wasm: &File,
-        config: &node::Compile,
-        turn: &Turn<'_>,
-    ) -> Result<(File, EngineMetrics), Error> {
-        let mut figures = EngineMetrics {
-            // It is found like any other if another launcher compiles the same at this moment.
-            cache_hit: Some(true),
-            ..EngineMetrics::default()
-        };
-        let empty = cache.empty_directory();
-        let compilation = Compilation {
-            host: self.host,
-            options: &self.options.engine,
-            config,
-            turn,
-            empty: &empty,
-            wanted: self.wanted.as_fd(),
-        };
-        let compile = |output: &File| {
-            let begin = Instant::now();
-            compilation.run(wasm, output)?;
-            figures.compile_seconds = Some(begin.elapsed().as_secs_f64());
-            figures.cache_hit = Some(false);
-            Ok(())
-        };
-        let pause = || compiler::pause(self.wanted.as_fd());
-        let artifact = cache.find_or_compile(key, pause, compile)?;
-        Ok((artifact, figures))
-    }
-
-    fn fetch(
-        &self,
-        layer: &Layer,
-        cache: &Cache,
-        config: &node::Compile,
-        turn: &Turn<'_>,
-    ) -> Result<File, Error> {
-        let fetching = Fetching {
-            config,
-            cgroups: turn.cgroups(),
-            empty: &cache.empty_directory(),
-            wanted: self.wanted.as_fd(),
-        };
-        self.store
-            .fetch(layer, &fetching)
-            .context("fetch the layer")
-    }
-
-    fn accepted(
-        &self,
-        engine: &dyn Engine,
-        artifact: &Artifact,
-        limits: &Limits,
-    ) -> Result<(), Error> {
-        let accepted = engine.accepts(artifact);
-        let accepted = accepted.and_then(|()| {
-            let mut asked = limits.of_the_engine();
-            match asked.find(|limit| !engine.enforced_limits().contains(limit)) {
-                Some(limit) => Err(Refusal::new(format!("this engine cannot keep to {limit}"))),
-                None => Ok(()),
-            }
-        });
-        accepted.map_err(|source| Error::Refused {
-            engine: self.host.name,
-            source,
-        })
-    }
-}
-
-/// Where a guest comes from.
-enum Source<'a> {
-    /// A file in the root file system at this path.
-    File(File, &'a Path),
-    Layer(Layer),
-}
-
-impl Source<'_> {
-    fn size(&self) -> Result<u64, Error> {
-        match self {
-            Self::File(file, _) => Ok(file.metadata().context("inspect the module")?.len()),
-            Self::Layer(layer) => Ok(layer.size),
+    fn loader<'a>(&'a self, programs: &'a Programs<'_>) -> Loader<'a> {
+        Loader {
+            programs,
+            engine: &*self.engine,
+            limits: &self.limits,
+            node: &self.node,
         }
     }
 }
 
-/// What a runner loads.
-struct Code {
-    artifact: File,
-    /// Its kind if it is native code.
-    precompiled: Option<Kind>,
-    figures: EngineMetrics,
-}
-
-/// Reads the preamble of a file that others may write to.
-fn detect(file: &File) -> Result<Kind, Error> {
-    use std::os::unix::fs::FileExt;
-    let mut preamble = [0; 8];
-    let mut length = 0;
-    while length < preamble.len() {
-        let read = file.read_at(&mut preamble[length..], length as u64);
-        match read.context("read the module")? {
-            0 => break,
-            read => length += read,
+/// Why nothing can be executed, if it is neither in the root file system nor in the image.
+fn nothing(process: &Process, found: &InImage) -> Error {
+    let argument = first_argument(process);
+    let image = match found {
+        InImage::Application(_) => {
+            "the image is an application, which only a container's first process runs"
         }
-    }
-    Kind::detect(&preamble[..length]).map_err(|error| Error::invalid(error.to_string()))
-}
-
-/// Maps a copy that is sealed.
-fn open(file: &File) -> Result<Wasm, Error> {
-    Wasm::open(file).map_err(|error| Error::invalid(error.to_string()))
+        _ => "the image has no WebAssembly layer",
+    };
+    Error::invalid(format!(
+        "no such file or directory: the entrypoint {argument} is not in the root file system, and \
+         {image}"
+    ))
 }
 
 fn first_argument(process: &Process) -> &str {

@@ -80,6 +80,20 @@ impl Artifact {
         }
     }
 
+    /// The WebAssembly binary, for an engine without a [`Precompiler`](crate::Precompiler).
+    ///
+    /// # Errors
+    ///
+    /// The artifact is precompiled. Only an engine with a precompiler gets such an artifact.
+    pub fn wasm(&self) -> Result<&[u8], Refusal> {
+        match self {
+            Self::Wasm(wasm) => Ok(wasm.bytes()),
+            Self::Precompiled(_) => Err(Refusal::new(
+                "the artifact is precompiled: there is no WebAssembly binary",
+            )),
+        }
+    }
+
     /// Accepts only an artifact of this kind.
     ///
     /// # Errors

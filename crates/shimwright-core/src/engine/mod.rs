@@ -1,5 +1,6 @@
 //! The contract between core and an engine: what an engine implements.
 
+pub(crate) mod application;
 pub(crate) mod artifact;
 pub(crate) mod drain;
 pub(crate) mod entry;
@@ -11,6 +12,7 @@ pub(crate) mod workload;
 use serde::de::DeserializeOwned;
 use std::cell::Cell;
 
+use crate::engine::application::Applications;
 use crate::engine::artifact::{Artifact, Kind};
 pub use crate::engine::limits::Limit;
 use crate::engine::workload::Workload;
@@ -27,9 +29,10 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// | process | lives | calls |
 /// | --- | --- | --- |
-/// | launcher | while one container is created | [`accepts`](Engine::accepts), [`validate`](Engine::validate), [`enforced_limits`](Engine::enforced_limits), [`precompiler`](Engine::precompiler), [`Precompiler::fingerprint`] |
+/// | launcher | while one container is created | [`accepts`](Engine::accepts), [`validate`](Engine::validate), [`enforced_limits`](Engine::enforced_limits), [`precompiler`](Engine::precompiler), [`Precompiler::fingerprint`], [`applications`](Engine::applications), [`Applications::format`] |
+/// | planner | while one manifest of an application is read | [`Applications::plan`] |
 /// | compiler | while one artifact is compiled | [`Precompiler::precompile`] |
-/// | runner | as long as the guest; the container's PID 1 | [`load`](Engine::load), [`run`](Engine::run) |
+/// | runner | as long as the guest; the container's PID 1 | [`load`](Engine::load), [`run`](Engine::run) or [`Applications::run`] |
 ///
 /// These processes share no memory. The constructor runs at every create, so it should only store
 /// settings. Do expensive work in the method that needs it.
@@ -67,7 +70,8 @@ pub trait Engine: Send + Sync + 'static {
     ///
     /// Called in the launcher process, before the sandbox is built, so that `create` fails with the
     /// reason. An artifact from the cache is given as
-    /// [`Artifact::Precompiled`](crate::Artifact::Precompiled).
+    /// [`Artifact::Precompiled`](crate::Artifact::Precompiled). Each component of an application is
+    /// asked about.
     ///
     /// # Errors
     ///
@@ -105,6 +109,13 @@ pub trait Engine: Send + Sync + 'static {
     /// Called in the launcher process and in the compiler process. By default there is none, and
     /// the runner gets the WebAssembly binary.
     fn precompiler(&self) -> Option<&dyn Precompiler> {
+        None
+    }
+
+    /// Returns how applications of several components run, if this engine runs any.
+    ///
+    /// By default there are none, and every guest is one program.
+    fn applications(&self) -> Option<&dyn Applications> {
         None
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 #[cfg(any(test, feature = "testing"))]
 use crate::engine::BoxError;
 use crate::engine::Refusal;
+use crate::engine::application::Application;
 use crate::engine::artifact::Artifact;
 use crate::engine::limits::Limits;
 use crate::engine::limits::linear_memory::LinearMemory;
@@ -15,14 +16,15 @@ use crate::engine::outbound::Outbound;
 /// The exported function that is called if the entrypoint names none.
 pub const DEFAULT_FUNCTION: &str = "_start";
 
-/// One run of one guest: what to run, and what it may see and use.
+/// One run of one guest: what to run, and what it may see and use. It is an [`Artifact`], or an
+/// [`Application`] for an engine that runs these.
 ///
 /// Core decides the policy: which directories, variables and arguments the guest gets. The engine
 /// only translates it.
 ///
 /// The `Debug` form omits arguments and values of variables: they may be secrets.
-pub struct Workload {
-    artifact: Artifact,
+pub struct Workload<P = Artifact> {
+    program: P,
     function: String,
     args: Vec<String>,
     env: Vec<(String, String)>,
@@ -32,11 +34,11 @@ pub struct Workload {
     table_elements: TableElements,
 }
 
-impl fmt::Debug for Workload {
+impl<P: fmt::Debug> fmt::Debug for Workload<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.env.iter().map(|(name, _)| name).collect();
         f.debug_struct("Workload")
-            .field("artifact", &self.artifact)
+            .field("program", &self.program)
             .field("function", &self.function)
             .field("args", &self.args.len())
             .field("env", &names)
@@ -76,13 +78,13 @@ impl Preopen {
     }
 }
 
-impl Workload {
+impl<P> Workload<P> {
     /// Creates a workload that calls [`DEFAULT_FUNCTION`], with the single argument `guest`, no
     /// environment and no preopens.
     #[cfg_attr(feature = "testing", visibility::make(pub))]
-    pub(crate) fn new(artifact: Artifact) -> Self {
+    pub(crate) fn new(program: P) -> Self {
         Self {
-            artifact,
+            program,
             function: DEFAULT_FUNCTION.to_owned(),
             args: vec!["guest".to_owned()],
             env: Vec::new(),
@@ -156,25 +158,6 @@ impl Workload {
         Ok(self.with_limits(limits))
     }
 
-    /// What to run.
-    pub fn artifact(&self) -> &Artifact {
-        &self.artifact
-    }
-
-    /// The WebAssembly binary, for an engine without a [`Precompiler`](crate::Precompiler).
-    ///
-    /// # Errors
-    ///
-    /// The artifact is precompiled. Only an engine with a precompiler gets such an artifact.
-    pub fn wasm(&self) -> Result<&[u8], Refusal> {
-        match &self.artifact {
-            Artifact::Wasm(wasm) => Ok(wasm.bytes()),
-            Artifact::Precompiled(_) => Err(Refusal::new(
-                "the artifact is precompiled: there is no WebAssembly binary",
-            )),
-        }
-    }
-
     /// The name of the exported function to call.
     pub fn function(&self) -> &str {
         &self.function
@@ -232,6 +215,30 @@ impl Workload {
     /// Whether the guest may look up names. It may always use numeric addresses.
     pub fn name_lookup(&self) -> bool {
         self.limits.allows_name_lookup()
+    }
+}
+
+impl Workload<Artifact> {
+    /// What to run.
+    pub fn artifact(&self) -> &Artifact {
+        &self.program
+    }
+
+    /// The WebAssembly binary, for an engine without a [`Precompiler`](crate::Precompiler).
+    ///
+    /// # Errors
+    ///
+    /// The artifact is precompiled. Only an engine with a precompiler gets such an artifact.
+    pub fn wasm(&self) -> Result<&[u8], Refusal> {
+        self.program.wasm()
+    }
+}
+
+impl Workload<Application> {
+    /// What to run. Its components have their own entry points: [`function`](Workload::function) is
+    /// the default.
+    pub fn application(&self) -> &Application {
+        &self.program
     }
 }
 

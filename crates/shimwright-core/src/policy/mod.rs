@@ -27,50 +27,19 @@ pub(crate) fn is_bind(mount: &Mount) -> bool {
 /// Setting sysctls and LSM profiles takes a `/proc` inside the sandbox: where the spec asks for
 /// them it is mounted, and covered by an empty directory before the guest starts.
 pub(crate) fn restrict(spec: &mut Spec) {
-    let needs_proc = spec.linux().as_ref().is_some_and(|linux| {
-        linux
-            .sysctl()
-            .as_ref()
-            .is_some_and(|sysctl| !sysctl.is_empty())
-    }) || spec
-        .process()
-        .as_ref()
-        .is_some_and(|process| process.apparmor_profile().is_some());
-    let (proc, others): (Vec<Mount>, Vec<Mount>) = spec
-        .mounts()
-        .iter()
-        .flatten()
-        .cloned()
-        .partition(|mount| mount.typ().as_deref() == Some("proc"));
-    let is_kernels = |mount: &Mount| {
-        mount
-            .typ()
-            .as_deref()
-            .is_some_and(|kind| KERNEL_FILE_SYSTEMS.contains(&kind))
-    };
-    let mut kept: Vec<Mount> = others
-        .into_iter()
-        .filter(|mount| !is_kernels(mount))
-        .collect();
-    // Most of what the spec masks is below the file systems that are left out.
-    let left_out: Vec<_> = spec
-        .mounts()
-        .iter()
-        .flatten()
-        .filter(|m| is_kernels(m))
-        .collect();
-    let remaining = |paths: &Option<Vec<String>>| -> Vec<String> {
-        let is_left_out = |path: &&String| {
-            let mut places = left_out.iter().map(|mount| mount.destination());
-            places.any(|place| Path::new(path).starts_with(place))
-        };
-        let paths = paths.iter().flatten();
-        paths.filter(|path| !is_left_out(path)).cloned().collect()
-    };
+    let all = spec.mounts().as_deref().unwrap_or_default();
+    let (left_out, mut kept): (Vec<Mount>, Vec<Mount>) =
+        all.iter().cloned().partition(shows_the_kernel);
     let linux = spec.linux().as_ref();
-    let mut masked = linux.map_or(Vec::new(), |linux| remaining(linux.masked_paths()));
-    let read_only = linux.map_or(Vec::new(), |linux| remaining(linux.readonly_paths()));
-    if needs_proc {
+    let mut masked = linux.map_or(Vec::new(), |linux| {
+        outside(linux.masked_paths().as_deref(), &left_out)
+    });
+    let read_only = linux.map_or(Vec::new(), |linux| {
+        outside(linux.readonly_paths().as_deref(), &left_out)
+    });
+    if needs_proc(spec) {
+        let is_proc = |mount: &Mount| mount.typ().as_deref() == Some("proc");
+        let proc: Vec<Mount> = left_out.into_iter().filter(is_proc).collect();
         let places = proc.iter().map(|mount| mount.destination());
         masked.extend(places.map(|place| place.to_string_lossy().into_owned()));
         kept.splice(0..0, proc);
@@ -97,6 +66,33 @@ pub(crate) fn restrict(spec: &mut Spec) {
         process.set_terminal(None);
         spec.set_process(Some(process));
     }
+}
+
+/// Whether setting up the sandbox takes a `/proc`: sysctls and AppArmor profiles are set there.
+fn needs_proc(spec: &Spec) -> bool {
+    let sysctl = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.sysctl().as_ref());
+    let process = spec.process().as_ref();
+    sysctl.is_some_and(|sysctl| !sysctl.is_empty())
+        || process.is_some_and(|process| process.apparmor_profile().is_some())
+}
+
+fn shows_the_kernel(mount: &Mount) -> bool {
+    let kind = mount.typ().as_deref();
+    kind.is_some_and(|kind| KERNEL_FILE_SYSTEMS.contains(&kind))
+}
+
+/// Those paths that are not below one of these mounts: most of what a spec masks is below the file
+/// systems that are left out.
+fn outside(paths: Option<&[String]>, mounts: &[Mount]) -> Vec<String> {
+    let is_below = |path: &&String| {
+        let mut places = mounts.iter().map(|mount| mount.destination());
+        places.any(|place| Path::new(path).starts_with(place))
+    };
+    let paths = paths.unwrap_or_default().iter();
+    paths.filter(|path| !is_below(path)).cloned().collect()
 }
 
 /// Where the device nodes are that every container gets.

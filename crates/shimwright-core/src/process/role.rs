@@ -24,6 +24,8 @@ const MAX_REASON: usize = 4096;
 pub(crate) const RUNNER: &str = "SHIMWRIGHT_RUNNER";
 /// Set, to nothing, for a [`compiler`](crate::code::compiler).
 pub(crate) const COMPILER: &str = "SHIMWRIGHT_COMPILER";
+/// Set, to nothing, for a [`planner`](crate::code::planner).
+pub(crate) const PLANNER: &str = "SHIMWRIGHT_PLANNER";
 /// Set to the descriptor of the listening socket of a [server](crate::shim::serve).
 pub(crate) const SERVER: &str = "SHIMWRIGHT_SERVER";
 /// Set, to nothing, for a server that all containers of a node share.

@@ -4,7 +4,7 @@
 //! It starts inside the finished sandbox. Its only open files of the node are its configuration and
 //! its artifact; its only variable is the number of the descriptor with its configuration.
 
-mod config;
+pub(crate) mod config;
 pub(crate) mod host;
 pub(crate) mod libraries;
 pub(crate) mod protected;
@@ -15,10 +15,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use rustix::fs::{Mode, OFlags};
 
+use self::config::Load;
 pub(crate) use self::config::RunnerConfig;
-use crate::engine::artifact::{Artifact, Precompiled, Wasm};
+use crate::engine::application::Application;
+use crate::engine::artifact::Artifact;
 use crate::engine::exit::Status;
-use crate::engine::workload::{Preopen, Workload};
 use crate::engine::{BoxError, Exit};
 use crate::error::{self, Context};
 use crate::process::idle;
@@ -76,36 +77,38 @@ pub(crate) fn main(host: &Host, descriptor: RawFd) -> Status {
     status
 }
 
-fn run(host: &Host, config: RunnerConfig) -> Result<Exit, BoxError> {
+fn run(host: &Host, mut config: RunnerConfig) -> Result<Exit, BoxError> {
     if let Some(seconds) = config.limits.time_limit {
         sys::signal::end_after(seconds);
     }
-    let file = sys::fd::inherited(config.artifact)?;
-    let artifact = match config.precompiled {
-        Some(kind) => Artifact::Precompiled(Precompiled::trusted(file, kind.into())),
-        None => Artifact::Wasm(Wasm::open(file)?),
+    let program = match &config.load {
+        Load::Artifact(file) => Program::Artifact(file.open()?),
+        Load::Application(files) => Program::Application(files.open()?),
     };
-    let has_network = !config.limits.isolates_network();
-    let workload = Workload::new(artifact)
-        .with_function(config.function)
-        .with_args(config.args)
-        .with_env(config.env)
-        .with_preopens(
-            config
-                .preopens
-                .into_iter()
-                .map(|(host, guest)| Preopen::new(host, guest)),
-        )
-        .with_limits(config.limits);
-    let engine = host.engine(&crate::engine::Options::new(config.options))?;
+    let options = std::mem::take(&mut config.options);
+    let engine = host.engine(&crate::engine::Options::new(options))?;
     if host.libraries.is_some() {
         engine.load()?;
         libraries::leave()?;
     }
+    let has_network = !config.limits.isolates_network();
     confine(has_network).context("confine the engine with Landlock")?;
     syscalls::restrict_system_calls().context("filter the engine's system calls")?;
     idle::release_memory_once_settled();
-    engine.run(&workload)
+    match program {
+        Program::Artifact(artifact) => engine.run(&config.workload(artifact)),
+        Program::Application(application) => {
+            let applications = engine.applications();
+            let applications = applications.ok_or("the engine runs no applications")?;
+            applications.run(&config.workload(application))
+        }
+    }
+}
+
+/// What is run.
+enum Program {
+    Artifact(Artifact),
+    Application(Application),
 }
 
 /// Gives up, with Landlock and for good, what no engine needs: executing files, devices, mounts,

@@ -18,6 +18,7 @@ use containerd_shim::Flags;
 
 use crate::code::compiler;
 use crate::code::content;
+use crate::code::planner;
 use crate::engine::{BoxError, Engine, Options};
 use crate::error::{self, Error};
 use crate::process::role;
@@ -94,6 +95,10 @@ impl Shim {
         if std::env::var_os(role::COMPILER).is_some() {
             let mut args = std::env::args().skip(1);
             return compiler::main(&self.host, args.next(), args.next());
+        }
+        if std::env::var_os(role::PLANNER).is_some() {
+            let mut args = std::env::args().skip(1);
+            return planner::main(&self.host, args.next(), args.next());
         }
         if std::env::var_os(role::FETCHER).is_some() {
             return content::main(std::env::args().skip(1));

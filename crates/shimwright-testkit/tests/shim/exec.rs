@@ -109,6 +109,17 @@ impl Container {
         self.shim.add_exec("a", exec, &process(args), none).unwrap()
     }
 
+    /// Has the guest that waits join the container, and returns its pid once it does.
+    pub(crate) fn join_idle(&self) -> u32 {
+        let output = self.output("idle.out");
+        let streams = [String::new(), output.path(), String::new()];
+        let spec = process(&["/idle.wasm"]);
+        let idle = self.shim.add_exec("a", "idle", &spec, streams).unwrap();
+        let pid = idle.start().unwrap();
+        output.wait_for("ready").unwrap();
+        pid
+    }
+
     /// Runs an exec to its end: its exit status and what it wrote.
     pub(crate) fn run(&self, exec: &str, args: &[&str]) -> (u32, String, String) {
         let (stdout, stderr) = (

@@ -219,6 +219,22 @@ fn current(directory: &Path, file: &str) -> u64 {
     text.trim().parse().unwrap_or(u64::MAX)
 }
 
+/// Adds the limits of a group's processor time that both versions have, the burst by this file.
+fn burst_and_idle(plan: &mut Vec<Write>, directory: &Path, file: &str, cpu: &LinuxCpu) {
+    if let Some(burst) = cpu.burst() {
+        // It may never exceed the quota, so a smaller one comes before a smaller quota.
+        let at = if burst < current(directory, file) {
+            0
+        } else {
+            plan.len()
+        };
+        plan.insert(at, Write::new(directory, file, burst));
+    }
+    if let Some(idle) = cpu.idle() {
+        plan.push(Write::new(directory, "cpu.idle", idle));
+    }
+}
+
 /// Plans what an update of limits writes, on both versions, see [`crate::fuzzing`].
 #[cfg(any(fuzzing, test))]
 pub(crate) fn fuzz(resources: &LinuxResources) {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::{Write, check_usage, current, huge_pages, set, shares, tasks};
+use super::{Write, burst_and_idle, check_usage, current, huge_pages, set, shares, tasks};
 use crate::cgroup::v1::Groups;
 use crate::error::Error;
 
@@ -85,19 +85,7 @@ fn cpu_limits(directory: &Path, cpu: &LinuxCpu) -> Result<Vec<Write>, Error> {
         }
         plan.extend(writes);
     }
-    if let Some(burst) = cpu.burst() {
-        let file = "cpu.cfs_burst_us";
-        let at = if burst < current(directory, file) {
-            0
-        } else {
-            plan.len()
-        };
-        // It may never exceed the quota.
-        plan.insert(at, Write::new(directory, file, burst));
-    }
-    if let Some(idle) = cpu.idle() {
-        plan.push(Write::new(directory, "cpu.idle", idle));
-    }
+    burst_and_idle(&mut plan, directory, "cpu.cfs_burst_us", cpu);
     Ok(plan)
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::{Write, check_usage, current, huge_pages, or_max, set, shares, tasks};
+use super::{Write, burst_and_idle, check_usage, current, huge_pages, or_max, set, shares, tasks};
 use crate::cgroup::v2::Group;
 use crate::error::Error;
 
@@ -68,18 +68,7 @@ fn cpu_limits(directory: &Path, cpu: &LinuxCpu) -> Result<Vec<Write>, Error> {
         (None, None) => None,
     };
     plan.extend(max.map(|max| Write::new(directory, "cpu.max", max)));
-    if let Some(burst) = cpu.burst() {
-        let file = "cpu.max.burst";
-        let at = if burst < current(directory, file) {
-            0
-        } else {
-            plan.len()
-        };
-        plan.insert(at, Write::new(directory, file, burst));
-    }
-    if let Some(idle) = cpu.idle() {
-        plan.push(Write::new(directory, "cpu.idle", idle));
-    }
+    burst_and_idle(&mut plan, directory, "cpu.max.burst", cpu);
     Ok(plan)
 }
 

@@ -273,7 +273,8 @@ pub(crate) fn digest(bytes: &[u8]) -> Hex {
     hex(&Sha256::digest(bytes))
 }
 
-fn hex(bytes: &[u8]) -> Hex {
+/// A digest in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> Hex {
     use std::fmt::Write;
     bytes
         .iter()

@@ -77,27 +77,36 @@ fn numbers_of_another_architecture_mean_nothing() {
     assert_eq!(verdict(ARCHITECTURE, x32, [0; 6]), NOT_THERE);
 }
 
+/// The answer to a call with this first argument.
+fn first(call: c_long, argument: u64) -> u32 {
+    asked(call, [argument, 0, 0, 0, 0, 0])
+}
+
+/// The answer to a call with these arguments.
+fn of(call: c_long, arguments: [i32; 3]) -> u32 {
+    let [first, second, third] = arguments.map(|argument| argument as u64);
+    asked(call, [first, second, third, 0, 0, 0])
+}
+
 #[test]
-fn arguments_decide_where_a_call_can_do_both() {
-    let first = |call, argument: u64| asked(call, [argument, 0, 0, 0, 0, 0]);
+fn threads_are_made_and_processes_are_not() {
     let thread = (libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND) as u64;
     assert_eq!(first(libc::SYS_clone, thread), ALLOW);
     assert_eq!(first(libc::SYS_clone, libc::SIGCHLD as u64), REFUSE);
     let namespace = thread | libc::CLONE_NEWNET as u64;
     assert_eq!(first(libc::SYS_clone, namespace), REFUSE);
-    let socket =
-        |family: i32, kind: i32| asked(libc::SYS_socket, [family as u64, kind as u64, 0, 0, 0, 0]);
-    let closing = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    assert_eq!(socket(libc::AF_INET6, libc::SOCK_STREAM | closing), ALLOW);
-    assert_eq!(socket(libc::AF_INET, libc::SOCK_RAW | closing), REFUSE);
-    assert_eq!(socket(libc::AF_PACKET, libc::SOCK_DGRAM), REFUSE);
-    assert_eq!(socket(libc::AF_NETLINK, libc::SOCK_DGRAM), REFUSE);
-    assert_eq!(socket(libc::AF_INET, libc::SOCK_SEQPACKET), REFUSE);
-    let of = |call, arguments: [i32; 3]| {
-        let [first, second, third] = arguments.map(|argument| argument as u64);
-        asked(call, [first, second, third, 0, 0, 0])
-    };
+}
+
+#[test]
+fn sockets_are_those_of_programs_that_serve() {
     let (stream, dgram) = (libc::SOCK_STREAM, libc::SOCK_DGRAM);
+    let socket = |family, kind| of(libc::SYS_socket, [family, kind, 0]);
+    let closing = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    assert_eq!(socket(libc::AF_INET6, stream | closing), ALLOW);
+    assert_eq!(socket(libc::AF_INET, libc::SOCK_RAW | closing), REFUSE);
+    assert_eq!(socket(libc::AF_PACKET, dgram), REFUSE);
+    assert_eq!(socket(libc::AF_NETLINK, dgram), REFUSE);
+    assert_eq!(socket(libc::AF_INET, libc::SOCK_SEQPACKET), REFUSE);
     let icmp = [libc::AF_INET, dgram, libc::IPPROTO_ICMP];
     assert_eq!(of(libc::SYS_socket, icmp), REFUSE);
     let mptcp = [libc::AF_INET, stream, libc::IPPROTO_MPTCP];
@@ -105,6 +114,10 @@ fn arguments_decide_where_a_call_can_do_both() {
     let pair = |family| of(libc::SYS_socketpair, [family, stream, 0]);
     assert_eq!(pair(libc::AF_UNIX), ALLOW);
     assert_eq!((pair(libc::AF_TIPC), pair(libc::AF_INET)), (REFUSE, REFUSE));
+}
+
+#[test]
+fn options_of_sockets_are_those_that_programs_set() {
     let option = |level, name| of(libc::SYS_setsockopt, [3, level, name]);
     assert_eq!(option(libc::SOL_SOCKET, libc::SO_REUSEADDR), ALLOW);
     assert_eq!(option(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY), ALLOW);
@@ -113,6 +126,10 @@ fn arguments_decide_where_a_call_can_do_both() {
     // The table of a firewall, and a name that another level has.
     assert_eq!(option(libc::IPPROTO_IP, 64), REFUSE);
     assert_eq!(option(libc::SOL_PACKET, libc::SO_REUSEADDR), REFUSE);
+}
+
+#[test]
+fn files_have_no_owners_leases_or_notices() {
     let file = |command| of(libc::SYS_fcntl, [3, command, 0]);
     assert_eq!(file(libc::F_SETFL), ALLOW);
     for command in [
@@ -125,14 +142,25 @@ fn arguments_decide_where_a_call_can_do_both() {
     ] {
         assert_eq!(file(command), REFUSE, "{command}");
     }
-    let futex = |operation| of(libc::SYS_futex, [0, operation, 0]);
-    assert_eq!(futex(libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG), ALLOW);
-    assert_eq!(futex(libc::FUTEX_CMP_REQUEUE_PI), REFUSE);
     let whiteout = [0, 0, 0, 0, u64::from(libc::RENAME_WHITEOUT), 0];
     assert_eq!(asked(libc::SYS_renameat2, whiteout), REFUSE);
     assert_eq!(asked(libc::SYS_renameat2, [0, 0, 0, 0, 1, 0]), ALLOW);
     assert_eq!(of(libc::SYS_pipe2, [0, libc::O_CLOEXEC, 0]), ALLOW);
     assert_eq!(of(libc::SYS_pipe2, [0, libc::O_EXCL, 0]), REFUSE);
+    let second = |argument: u64| asked(libc::SYS_ioctl, [0, argument, 0, 0, 0, 0]);
+    assert_eq!(second(libc::FIONBIO), ALLOW);
+    assert_eq!(second(libc::TIOCSTI), REFUSE);
+    // The kernel looks at 32 bits of it only.
+    assert_eq!(second(libc::TIOCSTI | 1 << 32), REFUSE);
+    // FIOSETOWN
+    assert_eq!(second(0x8901), REFUSE);
+}
+
+#[test]
+fn a_call_about_a_process_is_about_this_one() {
+    let futex = |operation| of(libc::SYS_futex, [0, operation, 0]);
+    assert_eq!(futex(libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG), ALLOW);
+    assert_eq!(futex(libc::FUTEX_CMP_REQUEUE_PI), REFUSE);
     assert_eq!(first(libc::SYS_prctl, libc::PR_SET_NAME as u64), ALLOW);
     assert_eq!(first(libc::SYS_prctl, libc::PR_SET_MM as u64), REFUSE);
     for call in [libc::SYS_kill, libc::SYS_tgkill] {
@@ -144,13 +172,6 @@ fn arguments_decide_where_a_call_can_do_both() {
     }
     assert_eq!(first(libc::SYS_prlimit64, 0), ALLOW);
     assert_eq!(first(libc::SYS_prlimit64, 1), REFUSE);
-    let second = |argument: u64| asked(libc::SYS_ioctl, [0, argument, 0, 0, 0, 0]);
-    assert_eq!(second(libc::FIONBIO), ALLOW);
-    assert_eq!(second(libc::TIOCSTI), REFUSE);
-    // The kernel looks at 32 bits of it only.
-    assert_eq!(second(libc::TIOCSTI | 1 << 32), REFUSE);
-    // FIOSETOWN
-    assert_eq!(second(0x8901), REFUSE);
 }
 
 #[test]

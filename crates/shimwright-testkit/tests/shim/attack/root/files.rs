@@ -158,15 +158,7 @@ fn no_process_in_a_container_has_a_file_of_the_node_that_can_be_written(engine: 
     end(&shim, "a");
     finish(&containerd, &shim);
     let container = exec::program(engine);
-    let output = container.output("idle.out");
-    let streams = [String::new(), output.path(), String::new()];
-    let spec = exec::process(&["/idle.wasm"]);
-    let idle = container
-        .shim
-        .add_exec("a", "idle", &spec, streams)
-        .unwrap();
-    let pid = idle.start().unwrap();
-    output.wait_for("ready").unwrap();
+    let pid = container.join_idle();
     check_protected(pid);
     check_hidden(pid);
     container.end();

@@ -41,15 +41,7 @@ fn joined(engine: &str, config: &str) -> (Container, u32) {
         .bind(&volume, "/volume")
         .unwrap();
     let container = exec::running(containerd, bundle);
-    let output = container.output("idle.out");
-    let streams = [String::new(), output.path(), String::new()];
-    let spec = exec::process(&["/idle.wasm"]);
-    let idle = container
-        .shim
-        .add_exec("a", "idle", &spec, streams)
-        .unwrap();
-    let pid = idle.start().unwrap();
-    output.wait_for("ready").unwrap();
+    let pid = container.join_idle();
     (container, pid)
 }
 
