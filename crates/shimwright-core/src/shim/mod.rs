@@ -3,10 +3,12 @@
 pub(crate) mod bootstrap;
 mod connection;
 mod delete;
+mod features;
 mod info;
 pub(crate) mod metrics;
 mod serve;
 mod shutdown;
+mod socket;
 mod start;
 
 use std::io::Write;
