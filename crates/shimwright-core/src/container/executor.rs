@@ -164,13 +164,33 @@ impl Exec {
     }
 }
 
-/// A list of arguments or variables as `execve` takes it.
-pub(crate) fn c_strings(strings: &[String]) -> Result<Vec<CString>, Error> {
+/// A list of arguments or variables as `execve` takes it. `field` is their name in the spec.
+///
+/// # Errors
+///
+/// `Invalid` with the place of a string that holds a NUL: there it would end.
+pub(crate) fn c_strings(field: &str, strings: &[String]) -> Result<Vec<CString>, Error> {
+    let strings = strings.iter().enumerate();
     strings
-        .iter()
-        .map(|text| {
+        .map(|(index, text)| {
             CString::new(text.as_bytes())
-                .map_err(|_| Error::invalid("an argument or a variable holds a NUL"))
+                .map_err(|_| Error::invalid(format!("{field}[{index}] holds a NUL")))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nul_is_refused_with_its_place() {
+        let strings = ["A=a".to_owned(), "B=\0b".to_owned()];
+        let error = c_strings("process.env", &strings).unwrap_err();
+        assert_eq!(error.to_string(), "process.env[1] holds a NUL");
+        assert_eq!(
+            c_strings("process.env", &strings[..1]).unwrap(),
+            [c"A=a".to_owned()]
+        );
+    }
 }

@@ -28,6 +28,10 @@ use crate::runner::host::Host;
 use crate::runner::libraries::Program;
 use crate::runner::{self, RunnerConfig};
 
+/// The fields of the spec with a process's arguments and variables.
+const ARGS: &str = "process.args";
+const ENV: &str = "process.env";
+
 /// Finds programs for one container. Launcher process.
 #[derive(Debug)]
 pub(crate) struct Programs<'a> {
@@ -70,6 +74,9 @@ impl Programs<'_> {
             }
             _ => {}
         }
+        // A guest's strings are C strings too, although they do not pass through `execve`.
+        c_strings(ARGS, process.args().as_deref().unwrap_or_default())?;
+        c_strings(ENV, process.env().as_deref().unwrap_or_default())?;
         let guest = Guest::new(self, spec)?;
         let format = guest.engine.applications().map(Applications::format);
         let place = application::Root { path: root, mounts };
@@ -100,12 +107,12 @@ impl Programs<'_> {
     fn linux(&self, path: &Path, process: &Process) -> Result<Exec, Error> {
         let args = process.args().as_deref().unwrap_or_default();
         let path = path.to_string_lossy().into_owned();
-        let path = c_strings(&[path])?.remove(0);
+        let path = c_strings(ARGS, &[path])?.remove(0);
         Ok(Exec {
             target: Target::Linux { path },
-            args: c_strings(args)?,
+            args: c_strings(ARGS, args)?,
             limits: Limits::default(),
-            env: c_strings(process.env().as_deref().unwrap_or_default())?,
+            env: c_strings(ENV, process.env().as_deref().unwrap_or_default())?,
             shim_alive: Arc::clone(&self.shim_alive),
             controls_terminal: false,
             failure: None,
@@ -200,7 +207,7 @@ impl Programs<'_> {
         figures: EngineMetrics,
     ) -> Result<Exec, Error> {
         let written = config.write()?;
-        let env = c_strings(&[runner::environment(&written)])?;
+        let env = c_strings(ENV, &[runner::environment(&written)])?;
         let inherited = inherited.into_iter().chain([written]).map(Arc::new);
         Ok(Exec {
             env,
@@ -208,7 +215,7 @@ impl Programs<'_> {
                 program: Arc::new(Program::of(self.host)?),
                 inherited: inherited.collect(),
             },
-            args: c_strings(&config.args)?,
+            args: c_strings(ARGS, &runner::shown(&config.args))?,
             limits: config.limits.clone(),
             shim_alive: Arc::clone(&self.shim_alive),
             controls_terminal: false,

@@ -13,6 +13,7 @@ mod crash;
 mod exec;
 mod failures;
 mod give_up;
+mod guest;
 mod hooks;
 mod http;
 mod kill;
