@@ -241,7 +241,7 @@ fn inherit(process: &mut Process, container: &Spec) {
         process.set_scheduler(first.scheduler().clone());
     }
     if process.io_priority().is_none() {
-        process.set_io_priority(first.io_priority().clone());
+        process.set_io_priority(*first.io_priority());
     }
     process.set_oom_score_adj(first.oom_score_adj());
     let mut user = process.user().clone();
