@@ -50,7 +50,7 @@ const OWNERS: [Owner; 3] = [
             "cgroup/stats/",
             "config/options.rs",
             "container/create.rs",
-            "container/rootfs.rs",
+            "container/rootfs/mod.rs",
             "service/",
             "shim/",
         ],
@@ -84,7 +84,7 @@ const PURE: [&str; 5] = [
 
 /// The example engine, and how long it may become before it is no longer an example.
 const EXAMPLE: &str = "examples/wasmi-shim/src";
-const EXAMPLE_LINES: usize = 50;
+const EXAMPLE_LINES: usize = 55;
 const TUTORIAL: &str = "docs/writing-an-engine.md";
 
 #[derive(Args, Clone, Copy, Debug, Default)]
@@ -332,7 +332,7 @@ fn example(tree: &Tree) -> Vec<String> {
     }
     if !(20..=EXAMPLE_LINES).contains(&lines) {
         problems.push(format!(
-            "{EXAMPLE} has {lines} lines of code instead of about 40"
+            "{EXAMPLE} has {lines} lines of code instead of about 50"
         ));
     }
     problems

@@ -68,6 +68,8 @@ pub(crate) struct Run {
     pub(crate) end: End,
     pub(crate) stdout: Text,
     pub(crate) stderr: Text,
+    /// What of WebAssembly the guest needs, in words that an engine without it has to say.
+    pub(crate) needs: Option<&'static str>,
 }
 
 /// What the engine is given.
@@ -140,9 +142,14 @@ impl Text {
     pub(crate) fn matches(self, found: &str) -> bool {
         match self {
             Self::Is(text) => found == text,
-            Self::Line(part) => found.lines().count() == 1 && found.contains(part),
+            Self::Line(part) => found.lines().count() == 1 && contains(found, part),
         }
     }
+}
+
+/// Whether a line has this in it, in capital letters or small ones.
+fn contains(line: &str, part: &str) -> bool {
+    line.to_lowercase().contains(&part.to_lowercase())
 }
 
 impl Run {
@@ -166,7 +173,20 @@ impl Run {
             end: End::Code(0),
             stdout: Text::Is(""),
             stderr: Text::Is(""),
+            needs: None,
         }
+    }
+
+    /// Needs a proposal of WebAssembly, which not every engine has: one for which the case is a gap
+    /// has to say why it does not run the guest, with this in the reason.
+    pub(crate) const fn needs(mut self, proposal: &'static str) -> Self {
+        self.needs = Some(proposal);
+        self
+    }
+
+    /// The run of an engine that lacks what the guest needs.
+    pub(crate) const fn lacking(self, proposal: &'static str) -> Self {
+        self.fails(proposal)
     }
 
     pub(crate) const fn precompiled(mut self) -> Self {
@@ -236,6 +256,14 @@ impl Run {
         self.end = End::EngineFailed;
         self.stderr = Text::Line(reason);
         self
+    }
+
+    /// Whether it must not be run, and this reason is one for that.
+    pub(crate) fn rejects(&self, reason: &str) -> bool {
+        match (self.end, self.stderr) {
+            (End::EngineFailed, Text::Line(part)) => contains(reason, part),
+            _ => false,
+        }
     }
 
     /// Ends by this signal.

@@ -7,6 +7,7 @@ mod given;
 mod invalid;
 mod limits;
 mod precompiled;
+mod proposals;
 mod serving;
 mod signals;
 
@@ -26,6 +27,7 @@ const TOPICS: &[&[Case]] = &[
     components::CASES,
     serving::CASES,
     precompiled::CASES,
+    proposals::CASES,
 ];
 
 /// Every case, in the order of the documentation.
@@ -74,8 +76,9 @@ mod tests {
 
     use super::*;
 
-    /// The guest of one engine's own tests, and the one that benchmarks run and check.
-    const OF_OTHERS: [guest::Guest; 2] = [guest::WASMEDGE_SERVER, guest::COMPUTE];
+    /// The guest of one engine's own tests, the one that benchmarks run and check, and the one that
+    /// takes a read-only mount.
+    const OF_OTHERS: [guest::Guest; 3] = [guest::WASMEDGE_SERVER, guest::COMPUTE, guest::READ_ONLY];
 
     #[test]
     fn every_guest_has_a_case() {

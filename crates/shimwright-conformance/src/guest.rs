@@ -24,6 +24,8 @@ const STILL_RUNNING: Duration = Duration::from_millis(200);
 /// A shim and its engine.
 #[derive(Clone, Copy)]
 pub(crate) struct Subject<'a> {
+    /// The name of both.
+    pub(crate) name: &'a str,
     pub(crate) shim: &'a Shim,
     pub(crate) engine: &'a dyn Engine,
 }
@@ -229,6 +231,10 @@ pub(crate) fn check(subject: Subject<'_>, run: &Run) -> Result<(), BoxError> {
             ));
         }
     }
+    let reason = String::from_utf8_lossy(&guest.stderr);
+    if matches!(run.stderr, Text::Line(_)) && !is_readable(&reason, subject.name) {
+        wrong.push(format!("the reason {reason:?} is not for people"));
+    }
     if !wrong.is_empty() {
         return Err(wrong.join("\n").into());
     }
@@ -236,6 +242,16 @@ pub(crate) fn check(subject: Subject<'_>, run: &Run) -> Result<(), BoxError> {
         Some(directory) => (directory.check)(guest.beside()),
         None => Ok(()),
     }
+}
+
+/// Whether a reason says who gives it, and more than that there is one.
+fn is_readable(reason: &str, engine: &str) -> bool {
+    let said = reason.strip_prefix(&format!("{engine}: "));
+    let meaningless = ["unknown error", "memory access error", "error code"];
+    said.is_some_and(|said| {
+        let said = said.trim().to_lowercase();
+        !said.is_empty() && !meaningless.iter().any(|words| said.contains(words))
+    })
 }
 
 /// Whether a run has ended as expected; without a status it had to be killed.

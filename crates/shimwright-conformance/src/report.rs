@@ -98,8 +98,22 @@ pub(crate) fn markdown(exceptions: &[(&str, Outcome)]) -> ExitCode {
         };
         text.push_str(&format!("| {} | {reason} |\n", names.join(", ")));
     }
+    text.push_str(&proposals(exceptions));
     print(&text);
     ExitCode::SUCCESS
+}
+
+/// What of WebAssembly an engine has, and what it refuses by its name.
+fn proposals(exceptions: &[(&str, Outcome)]) -> String {
+    let mut table = "\n| Proposal of WebAssembly | |\n| --- | --- |\n".to_owned();
+    for case in cases::all() {
+        if case.check.run().is_some_and(|run| run.needs.is_some()) {
+            let is_refused = exceptions.iter().any(|(name, _)| *name == case.name);
+            let outcome = if is_refused { "refused" } else { "runs" };
+            table.push_str(&format!("| {} | {outcome} |\n", case.asserts));
+        }
+    }
+    table
 }
 
 fn cases_table() -> String {

@@ -14,7 +14,8 @@ use crate::serving::{Prepared, Served};
 
 /// A case that an engine is known not to pass, and why.
 ///
-/// A gap whose case passes fails the suite, so a list of gaps is never out of date.
+/// A gap whose case passes fails the suite, so a list of gaps is never out of date. Where the case is
+/// about a proposal of WebAssembly, the engine has to refuse the guest with a reason that names it.
 #[derive(Clone, Copy, Debug)]
 pub struct Gap {
     pub(crate) case: &'static str,
@@ -80,6 +81,7 @@ impl Suite {
         let suite = Running {
             name: self.name,
             subject: Subject {
+                name: self.name,
                 shim: &self.shim,
                 engine: &*engine,
             },
@@ -138,6 +140,15 @@ pub(crate) enum Outcome {
     Failed(String),
 }
 
+/// What an engine says of a guest before it runs.
+enum Accepted {
+    Run,
+    /// The case is about something that the engine does not have.
+    Refused(String),
+    /// It does not take this core module.
+    Rejected(String),
+}
+
 struct Running<'a> {
     name: &'static str,
     subject: Subject<'a>,
@@ -184,16 +195,39 @@ impl Running<'_> {
             return outcome;
         };
         match outcome {
-            Outcome::Failed(_) => Outcome::Gap(gap.reason),
+            Outcome::Failed(_) => match self.unreadable(case) {
+                Some(why) => Outcome::Failed(why),
+                None => Outcome::Gap(gap.reason),
+            },
             _ => Outcome::Failed(format!("it passes, and is no gap any more: {}", gap.reason)),
         }
     }
 
+    /// What is wrong with how the engine says that it lacks what a case needs.
+    fn unreadable(&self, case: &Case) -> Option<String> {
+        let run = case.check.run()?;
+        let lacking = run.lacking(run.needs?);
+        match self.accepted(&lacking) {
+            Ok(Accepted::Rejected(reason)) if lacking.rejects(&reason) => None,
+            Ok(Accepted::Rejected(reason) | Accepted::Refused(reason)) => Some(reason),
+            Ok(Accepted::Run) => guest::check(self.subject, &lacking)
+                .err()
+                .map(|error| testing::chain(&*error)),
+            Err(error) => Some(testing::chain(&*error)),
+        }
+    }
+
     fn check(&self, case: &Case) -> Outcome {
-        match case.check.run().map(|run| self.refusal(run)) {
-            Some(Ok(Some(reason))) => return Outcome::Refused(reason),
-            Some(Err(error)) => return Outcome::Failed(testing::chain(&*error)),
-            Some(Ok(None)) | None => {}
+        if let Some(run) = case.check.run() {
+            match self.accepted(run) {
+                Ok(Accepted::Run) => {}
+                Ok(Accepted::Refused(reason)) => return Outcome::Refused(reason),
+                Ok(Accepted::Rejected(reason)) if run.rejects(&reason) => return Outcome::Passed,
+                Ok(Accepted::Rejected(reason)) => {
+                    return Outcome::Failed(format!("a core module was refused: {reason}"));
+                }
+                Err(error) => return Outcome::Failed(testing::chain(&*error)),
+            }
         }
         let subject = self.subject;
         let result = match &case.check {
@@ -210,27 +244,30 @@ impl Running<'_> {
         }
     }
 
-    /// Why this engine need not run the guest. Core modules it must accept.
-    fn refusal(&self, run: &Run) -> Result<Option<String>, BoxError> {
+    /// Whether this engine has to run the guest.
+    fn accepted(&self, run: &Run) -> Result<Accepted, BoxError> {
         let engine = self.subject.engine;
         if run.form == Form::Precompiled && engine.precompiler().is_none() {
-            return Ok(Some(NO_PRECOMPILER.to_owned()));
+            return Ok(Accepted::Refused(NO_PRECOMPILER.to_owned()));
         }
         if let Some((limit, _)) = run.limit
             && !engine.enforced_limits().contains(&limit)
         {
-            return Ok(Some(format!("this engine cannot keep to {limit}")));
+            let reason = format!("this engine cannot keep to {limit}");
+            return Ok(Accepted::Refused(reason));
         }
         let artifact = Artifact::Wasm(Wasm::new(run.wasm.to_vec())?);
-        match engine.accepts(&artifact) {
-            Ok(()) => Ok(None),
-            Err(refusal) if refusal.to_string().is_empty() => {
-                Err("refused without a reason".into())
-            }
-            Err(refusal) if artifact.kind() == Kind::Module => {
-                Err(format!("a core module was refused: {refusal}").into())
-            }
-            Err(refusal) => Ok(Some(refusal.to_string())),
+        let refused = match engine.accepts(&artifact) {
+            Err(refusal) => refusal.to_string(),
+            Ok(()) => match engine.validate(run.wasm) {
+                Ok(()) => return Ok(Accepted::Run),
+                Err(error) => error.to_string(),
+            },
+        };
+        match artifact.kind() {
+            _ if refused.is_empty() => Err("refused without a reason".into()),
+            Kind::Module => Ok(Accepted::Rejected(refused)),
+            _ => Ok(Accepted::Refused(refused)),
         }
     }
 
@@ -242,9 +279,12 @@ impl Running<'_> {
             }
             let outcome = match case.check.run() {
                 None => self.check(case),
-                Some(run) => match self.refusal(run) {
-                    Ok(Some(reason)) => Outcome::Refused(reason),
-                    Ok(None) => Outcome::Passed,
+                Some(run) => match self.accepted(run) {
+                    Ok(Accepted::Run) => Outcome::Passed,
+                    Ok(Accepted::Rejected(reason)) if run.rejects(&reason) => Outcome::Passed,
+                    Ok(Accepted::Refused(reason) | Accepted::Rejected(reason)) => {
+                        Outcome::Refused(reason)
+                    }
                     Err(error) => Outcome::Failed(error.to_string()),
                 },
             };
@@ -279,6 +319,7 @@ mod tests {
         };
         let shim = Shim::new("fake", "0", |_| Ok(Fake));
         let subject = Subject {
+            name: "fake",
             shim: &shim,
             engine: &Fake,
         };

@@ -16,7 +16,7 @@ use crate::code::image;
 use crate::config::bundle;
 use crate::config::options::{self, RuntimeOptions};
 use crate::container::entrypoint::Entrypoint;
-use crate::container::{entrypoint, home, join, rootfs, spawn, supported};
+use crate::container::{entrypoint, home, join, rootfs, supported};
 use crate::engine::artifact::{Kind, MAGIC, Wasm};
 use crate::engine::limits::Limits;
 use crate::engine::outbound::Outbound;
@@ -52,7 +52,6 @@ pub fn config(bytes: &[u8]) {
     };
     let group = bundle::group(spec.annotations().as_ref(), "id");
     assert!(!group.is_empty());
-    spawn::fuzz(&spec);
     let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
     let devices = resources.and_then(|resources| resources.devices().as_deref());
     cgroup::devices::fuzz(devices.unwrap_or_default(), &spec);
@@ -65,7 +64,6 @@ pub fn config(bytes: &[u8]) {
         }
         limits.apply(&mut spec, Path::new("/empty"));
     }
-    let _ = policy::take_groups(&mut spec);
     policy::restrict(&mut spec);
     for mount in spec.mounts().iter().flatten() {
         let kind = mount.typ().as_deref().unwrap_or_default();
@@ -82,7 +80,6 @@ pub fn config(bytes: &[u8]) {
         policy::capabilities::complete(&mut process, true);
         assert!(process.capabilities().is_some());
     }
-    policy::protect_cgroups(&mut spec, &Default::default());
     join::fuzz(spec, process);
     // The spec of a further process is one of its own.
     let _ = serde_json::from_slice::<Process>(bytes);

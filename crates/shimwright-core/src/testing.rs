@@ -22,8 +22,8 @@ use crate::engine::workload::DEFAULT_FUNCTION;
 use crate::engine::{BoxError, Engine, Options};
 use crate::error::Context;
 use crate::process::role;
-use crate::runner::RunnerConfig;
 use crate::runner::config::{ArtifactFile, Load};
+use crate::runner::{self, RunnerConfig};
 use crate::shim::Shim;
 use crate::{error, sys};
 
@@ -147,7 +147,7 @@ pub fn runner(shim: &Shim, run: &Run, code: Code) -> Result<Command, BoxError> {
     };
     let config = config.write()?;
     let mut command = Command::new("/proc/self/exe");
-    if let [name, rest @ ..] = &*run.args {
+    if let [name, rest @ ..] = &*runner::shown(&run.args) {
         command.arg0(name).args(rest);
     }
     command.env_clear();

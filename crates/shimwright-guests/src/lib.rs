@@ -2,7 +2,7 @@
 //!
 //! A guest is built from a source in `guests/` when this crate is built. [`HELLO`] and the other
 //! constants name the result, [`ALL`] lists them, and the conformance suite has a case for each but
-//! [`COMPUTE`] and [`WASMEDGE_SERVER`].
+//! [`COMPUTE`], [`READ_ONLY`] and [`WASMEDGE_SERVER`].
 //!
 //! ```
 //! use shimwright_guests::{HELLO, HELLO_COMPONENT};
@@ -68,10 +68,14 @@ guests! {
     /// Does the work that its argument names, `integer`, `float`, `memory` or `json`, and prints the
     /// name, the nanoseconds it took and a checksum: the benchmarks' guest for computing.
     COMPUTE = "compute";
+    /// Divides by zero.
+    DIVIDE = "divide";
     /// Prints its environment, one variable per line.
     ENV = "env";
     /// [`ENV`] as a component.
     ENV_COMPONENT = "env.component";
+    /// Exits with the size of its memory: 42 pages of one byte.
+    CUSTOM_PAGE_SIZE = "custom-page-size";
     /// Makes 4000 calls, one in the other, which 64 KiB of stack are too small for.
     DEEP = "deep";
     /// Tries to get out of its only preopen, `/data`, and prints `denied` if all attempts failed.
@@ -86,11 +90,18 @@ guests! {
     EXIT_CODE_COMPONENT = "exit-code.component";
     /// A component that exits with 3 through `exit-with-code` of `wasi:cli/exit`.
     EXIT_WITH_CODE_COMPONENT = "exit-with-code.component";
+    /// Throws an exception, catches it, and exits with 42, which came with it.
+    EXCEPTION = "exception";
     /// Writes, lists, renames and removes files in its preopen `/data`, where it doubles `in.txt`
     /// into `out.txt`. Prints `done`.
     FILES = "files";
     /// [`FILES`] as a component.
     FILES_COMPONENT = "files.component";
+    /// Allocates structs and arrays of WebAssembly's garbage collection, 400 MB in all and never much
+    /// at once, and exits with 42.
+    GC = "gc";
+    /// Has a memory that it does not export, and does nothing.
+    HIDDEN_MEMORY = "hidden-memory";
     /// Prints `Hello from Wasm` and its arguments on one line: the sample and the benchmarks' guest.
     HELLO = "hello";
     /// [`HELLO`] as a component.
@@ -106,11 +117,22 @@ guests! {
     IDLE = "idle";
     /// [`IDLE`] as a component.
     IDLE_COMPONENT = "idle.component";
+    /// Is well-formed but not valid: a function without its result.
+    INVALID_BODY = "invalid-body";
+    /// Exports `_initialize`, `_start` and `other`; the latter two exit with 42, or with 3 after
+    /// `_initialize`.
+    INITIALIZE_AND_START = "initialize-and-start";
+    /// Prints the length of each argument and each variable, one per line.
+    LENGTHS = "lengths";
+    /// Has two memories, one with 64-bit addresses, and exits with 42.
+    MEMORIES = "memories";
     /// Writes to each page of as many MiB as its argument says, prints `touched`, and with a second
     /// argument waits for ever.
     MEMORY = "memory";
     /// Imports a function that no host has.
     MISSING_IMPORT = "missing-import";
+    /// Has no memory. Its function `check` traps unless `_initialize` was called.
+    NO_MEMORY = "no-memory";
     /// Reads beyond its memory.
     OUT_OF_BOUNDS = "out-of-bounds";
     /// Exports functions to be called by name, and no `_start`: `greet` prints `greetings`,
@@ -119,8 +141,16 @@ guests! {
     REACTOR = "reactor";
     /// [`REACTOR`] as a component.
     REACTOR_COMPONENT = "reactor.component";
+    /// Tries to change what is in the directory given as its argument, and prints how that failed.
+    READ_ONLY = "read-only";
+    /// Exits with 42 from a shared memory, to which it is added by an atomic instruction.
+    SHARED_MEMORY = "shared-memory";
     /// Prints `spinning`, then uses the processor for ever without calling the host.
     SPIN = "spin";
+    /// Writes `started` from its start section, and `running` from `_start`.
+    START_SECTION = "start-section";
+    /// Exits with 3 in its start section, and with 4 in `_start`.
+    START_EXITS = "start-exits";
     /// Recurses without end, in a way that no compiler can make a loop of.
     STACK_OVERFLOW = "stack-overflow";
     /// Writes to standard output and standard error, neither ended by a new line.
@@ -129,6 +159,8 @@ guests! {
     STREAMS_COMPONENT = "streams.component";
     /// Grows a table from 10 to 1000 elements.
     TABLE = "table";
+    /// Makes a million tail calls and exits with 42.
+    TAIL_CALL = "tail-call";
     /// Executes the `unreachable` instruction.
     TRAP = "trap";
     /// [`TRAP`] as a component.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 pub(crate) const VERSION: &str = "0.17.1";
 
 /// How modules are compiled; to be changed with the settings in `module.rs`.
-const COMPILER: &str = "universal 1";
+const COMPILER: &str = "universal 2";
 
 /// The lines of `/proc/cpuinfo` that tell which instructions a processor has.
 const PROCESSOR: [&str; 8] = [

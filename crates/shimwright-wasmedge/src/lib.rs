@@ -9,6 +9,8 @@ mod absent;
 mod config;
 #[cfg(linked)]
 mod module;
+#[cfg(any(test, linked))]
+mod proposals;
 #[cfg(linked)]
 mod stack;
 mod wasm;

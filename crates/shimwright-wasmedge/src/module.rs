@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use shimwright_core::{Artifact, BoxError, Exit, LinearMemory, Workload};
+use shimwright_core::{Artifact, BoxError, Exit, LinearMemory, Refusal, Workload};
 use wasmedge_sdk::config::{
     CommonConfigOptions, CompilerConfigOptions, Config, ConfigBuilder, RuntimeConfigOptions,
 };
@@ -18,14 +18,11 @@ use wasmedge_sdk::{
 };
 
 use crate::config::{self, Optimization, Settings};
-use crate::{stack, wasm};
+use crate::{proposals, stack, wasm};
 
 /// What compiled code begins with. It is a WebAssembly binary with native code in it, which by
 /// itself would look like one of an image.
 const MAGIC: &[u8; 8] = b"WasmEdge";
-
-/// The function that a library exports to be called before any other.
-const INITIALIZE: &str = "_initialize";
 
 /// Checks the library, and loads the plug-ins of the node.
 pub(crate) fn load(settings: &Settings) -> Result<(), BoxError> {
@@ -66,18 +63,21 @@ pub(crate) fn precompile(settings: &Settings, wasm: &[u8]) -> Result<Vec<u8>, Bo
                 .out_format(CompilerOutputFormat::Wasm),
         )
         .build()?;
+    proposals::check(wasm)?;
     // Says more than the compiler.
-    Module::from_bytes(Some(&config), wasm)?;
+    Module::from_bytes(Some(&config), wasm).map_err(readable)?;
     // It is written by way of some other files. A compiler process has an empty root.
     let temporary = std::env::temp_dir();
     std::fs::create_dir_all(&temporary)?;
     let directory = tempfile::tempdir_in(&temporary)?;
-    let file = Compiler::new(Some(&config))?.compile_from_bytes(wasm, "module", &directory)?;
+    let compiler = Compiler::new(Some(&config))?;
+    let file = compiler.compile_from_bytes(wasm, "module", &directory);
+    let file = file.map_err(readable)?;
     let compiled = std::fs::read(file)?;
     Ok([MAGIC, &*compiled].concat())
 }
 
-/// Runs the workload's function, with `_initialize` before it if there is one.
+/// Runs the workload's function, and before it what initializes the module.
 pub(crate) fn run(settings: &Settings, workload: &Workload) -> Result<Exit, BoxError> {
     // Its lines would be among the guest's output; what they say comes as errors too.
     LogManager::log_off();
@@ -91,26 +91,35 @@ pub(crate) fn run(settings: &Settings, workload: &Workload) -> Result<Exit, BoxE
             load_module(workload.linear_memory(), &precompile(settings, &wasm)?)?
         }
     };
-    check_function(&module, workload.function())?;
+    let calls = calls(&module, workload)?;
     shimwright_core::forbid_new_code()?;
     let mut wasi = wasi(workload)?;
     let mut plugins = plugins(settings)?;
     check_imports(&module, &wasi, &plugins)?;
     stack::trap_at_its_end()?;
-    let ended = call(
-        &config,
-        module,
-        workload.function(),
-        &mut wasi,
-        &mut plugins,
-    );
+    let ended = call(&config, module, &calls, &mut wasi, &mut plugins);
     match ended.map_err(|error| *error) {
         // Also the end by `proc_exit`; the code is 0 unless that has set one.
         Ok(()) => Ok(Exit::Code(wasi.exit_code().cast_signed())),
         Err(WasmEdgeError::Core(trap @ (CoreError::Execution(_) | CoreError::Common(_)))) => {
             Ok(Exit::Trap(trap.to_string()))
         }
-        Err(other) => Err(other.into()),
+        Err(other) => Err(readable(Box::new(other))),
+    }
+}
+
+/// An error of the library in words, also one that the bindings have only a number for.
+fn readable(error: Box<WasmEdgeError>) -> BoxError {
+    /// `AOTNotImpl` of `enum.inc`.
+    const NOT_COMPILED: u32 = 0x0e;
+    match *error {
+        WasmEdgeError::Core(CoreError::UnknownError(NOT_COMPILED)) => {
+            "the module has an instruction that WasmEdge's compiler does not have".into()
+        }
+        WasmEdgeError::Core(CoreError::UnknownError(number)) => {
+            format!("WasmEdge refuses the module: its error is number {number:#x}").into()
+        }
+        other => other.into(),
     }
 }
 
@@ -132,18 +141,12 @@ fn load_module(memory: &LinearMemory, compiled: &[u8]) -> Result<(Config, Module
     Ok((config, module))
 }
 
-/// Says early, and without running anything, that the function cannot be called.
-fn check_function(module: &Module, function: &str) -> Result<(), BoxError> {
-    match module.get_export(function) {
-        None => Err(format!("the module exports no function `{function}`").into()),
-        Some(ExternalInstanceType::Func(ty)) => match ty.args_len() {
-            0 => Ok(()),
-            n => {
-                Err(format!("the function `{function}` needs {n} parameters, but gets none").into())
-            }
-        },
-        Some(_) => Err(format!("the module's export `{function}` is not a function").into()),
-    }
+/// The functions to call, if they can be.
+fn calls<'a>(module: &Module, workload: &'a Workload) -> Result<Vec<&'a str>, Refusal> {
+    workload.calls(|name| match module.get_export(name) {
+        Some(ExternalInstanceType::Func(ty)) => Some(ty.args_len()),
+        _ => None,
+    })
 }
 
 /// Names the function that is not there, as the library says only that there is one.
@@ -165,9 +168,7 @@ fn check_imports(
             .get(&*from)
             .is_some_and(|names| names.iter().any(|offered| *offered == name));
         if !is_offered {
-            return Err(
-                format!("the module imports `{name}` of `{from}`, which is unknown").into(),
-            );
+            return Err(Refusal::unknown_import(&from, &name).into());
         }
     }
     Ok(())
@@ -218,11 +219,13 @@ fn plugins(settings: &Settings) -> Result<Vec<PluginInstance>, BoxError> {
 fn call(
     config: &Config,
     module: Module,
-    function: &str,
+    names: &[&str],
     wasi: &mut WasiModule,
     plugins: &mut [PluginInstance],
 ) -> Result<(), Box<WasmEdgeError>> {
-    let is_reactor = module.get_export(INITIALIZE).is_some();
+    let [initializers @ .., function] = names else {
+        return Ok(());
+    };
     let instances = std::iter::once(wasi.as_mut()).chain(plugins);
     let instances: HashMap<String, &mut dyn SyncInst> = instances
         .map(|instance| {
@@ -234,7 +237,15 @@ fn call(
     let mut vm = Vm::new(Store::new(Some(config), instances)?);
     let guest = Some(wasm::GUEST);
     vm.register_module(guest, module)?;
-    if is_reactor && function != INITIALIZE {
+    // The end by `proc_exit` in the start section is no error: there is an instance without exports.
+    let store = vm.store_mut();
+    let is_started = store
+        .get_named_wasm_and_executor(wasm::GUEST)
+        .is_some_and(|(instance, _)| instance.get_func(function).is_ok());
+    if !is_started {
+        return Ok(());
+    }
+    if !initializers.is_empty() {
         // The end by `proc_exit` is no error to the bindings, and nothing else either.
         vm.register_module(None, Module::from_bytes(Some(config), wasm::INITIALIZER)?)?;
         vm.run_func(None, wasm::INITIALIZER_RUN, [])?;

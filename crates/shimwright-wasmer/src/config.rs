@@ -36,8 +36,9 @@ pub(crate) fn fingerprint() -> String {
     // Threads decide nothing but how long it takes.
     compiler.num_threads(NonZero::<usize>::MIN);
     format!(
-        "wasmer {}; {} {}; {:?}; {compiler:?}",
+        "wasmer {}; prepared {}; {} {}; {:?}; {compiler:?}",
         wasmer_types::VERSION,
+        crate::prepare::VERSION,
         std::env::consts::ARCH,
         std::env::consts::OS,
         CpuFeature::for_host(),

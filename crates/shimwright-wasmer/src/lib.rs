@@ -6,6 +6,7 @@
 mod config;
 mod module;
 mod network;
+mod prepare;
 mod wasi;
 
 use shimwright_core::{BoxError, Engine, Exit, Limit, Options, Precompiler, Workload};

@@ -3,25 +3,33 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use shimwright_core::{Artifact, BoxError, Exit, Precompiled, Workload};
+use shimwright_core::{Artifact, BoxError, Exit, Precompiled, Refusal, Workload};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use wasmer::{Engine, ExternType, Module};
+use wasmer::{Engine, ExternType, Instance, Module, Store};
 use wasmer_wasix::wasmer_wasix_types::wasi::Errno;
 use wasmer_wasix::{Runtime, WasiEnvBuilder, WasiProcess};
 
 use crate::config;
 use crate::network::Reach;
+use crate::prepare::{self, prepare};
 use crate::wasi::{self, Host};
 
 /// Compiles a module to what [`load`] takes.
 pub(crate) fn precompile(wasm: &[u8]) -> Result<Vec<u8>, BoxError> {
-    let module = Module::new(&config::for_compiling(), wasm)?;
+    let module = Module::new(&config::for_compiling(), prepare(wasm)?)?;
     Ok(module.serialize()?.to_vec())
 }
 
+/// A module that can be run.
+pub(crate) struct Loaded {
+    engine: Engine,
+    module: Module,
+    functions: Vec<String>,
+}
+
 /// The module of a workload and the engine that runs it, if it has the function to call.
-pub(crate) fn load(workload: &Workload) -> Result<(Engine, Module), BoxError> {
+pub(crate) fn load(workload: &Workload) -> Result<Loaded, BoxError> {
     let (engine, module) = match workload.artifact() {
         Artifact::Precompiled(precompiled) => {
             let engine = config::for_loading(workload.linear_memory());
@@ -30,12 +38,15 @@ pub(crate) fn load(workload: &Workload) -> Result<(Engine, Module), BoxError> {
         }
         _ => {
             let engine = config::for_compiling_in_place(workload.linear_memory());
-            let module = Module::new(&engine, workload.wasm()?)?;
+            let module = Module::new(&engine, prepare(workload.wasm()?)?)?;
             (engine, module)
         }
     };
-    check(&module, workload.function())?;
-    Ok((engine, module))
+    Ok(Loaded {
+        functions: functions(&module, workload)?,
+        engine,
+        module,
+    })
 }
 
 /// Loads a module that was compiled earlier.
@@ -53,35 +64,35 @@ fn deserialize(engine: &Engine, precompiled: &Precompiled) -> Result<Module, Box
     Ok(module?)
 }
 
-/// Says early, and without running anything, that the function cannot be called.
-fn check(module: &Module, function: &str) -> Result<(), BoxError> {
-    let export = module.exports().find(|export| export.name() == function);
-    let Some(export) = export else {
-        return Err(format!("the module exports no function `{function}`").into());
-    };
-    let ExternType::Function(ty) = export.ty() else {
-        return Err(format!("the module's export `{function}` is not a function").into());
-    };
-    match ty.params().len() {
-        0 => Ok(()),
-        n => Err(format!("the function `{function}` needs {n} parameters, but gets none").into()),
-    }
+/// The functions to call, one after the other, if they can be: the module's start function, and what
+/// the workload asks for.
+fn functions(module: &Module, workload: &Workload) -> Result<Vec<String>, Refusal> {
+    let export = |name: &str| module.exports().find(|export| export.name() == name);
+    let calls = workload.calls(|name| match export(prepare::exported(name))?.ty() {
+        ExternType::Function(ty) => Some(ty.params().len()),
+        _ => None,
+    })?;
+    let calls = calls.into_iter().map(prepare::exported);
+    let start = export(prepare::START).map(|_| prepare::START);
+    Ok(start.into_iter().chain(calls).map(str::to_owned).collect())
 }
 
-/// Runs the workload's function, with `_initialize` before it if there is one.
+/// Runs the workload's function, and before it what it needs.
 ///
 /// The guest's first thread is one of its own, because a thread that the guest has started may end
 /// it while the first computes.
-pub(crate) async fn run(
-    (engine, module): (Engine, Module),
-    workload: &Workload,
-) -> Result<Exit, BoxError> {
+pub(crate) async fn run(loaded: Loaded, workload: &Workload) -> Result<Exit, BoxError> {
+    let Loaded {
+        engine,
+        module,
+        functions,
+    } = loaded;
     let host = Arc::new(Host::new(engine, Reach::new(workload)));
     let guest = Guest {
         host: host.clone(),
         builder: wasi::builder(host.clone(), workload)?,
         module,
-        function: workload.function().to_owned(),
+        functions,
     };
     let (tell_process, process) = oneshot::channel();
     let (tell_exit, exit) = oneshot::channel();
@@ -125,7 +136,7 @@ struct Guest {
     host: Arc<Host>,
     builder: WasiEnvBuilder,
     module: Module,
-    function: String,
+    functions: Vec<String>,
 }
 
 impl Guest {
@@ -145,13 +156,7 @@ impl Guest {
         };
         let process = env.data(&store).process.clone();
         let _ = tell_process.send(process.clone());
-        let exit = match instance.exports.get_function(&self.function) {
-            Ok(function) => Ok(match function.call(&mut store, &[]) {
-                Ok(_) => Exit::Code(0),
-                Err(error) => wasi::exit(&error),
-            }),
-            Err(error) => Err(error.into()),
-        };
+        let exit = call(&instance, &mut store, &self.functions);
         // If another thread has ended the guest, this one was only told to end.
         let exit = match process.try_join() {
             None => exit,
@@ -163,4 +168,14 @@ impl Guest {
         env.data(&store)
             .blocking_on_exit(Some(Errno::Success.into()));
     }
+}
+
+/// Calls functions until one does not return.
+fn call(instance: &Instance, store: &mut Store, functions: &[String]) -> Result<Exit, BoxError> {
+    for name in functions {
+        if let Err(error) = instance.exports.get_function(name)?.call(store, &[]) {
+            return Ok(wasi::exit(&error));
+        }
+    }
+    Ok(Exit::Code(0))
 }

@@ -7,11 +7,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
-use shimwright_core::{BoxError, Exit, Workload};
+use shimwright_core::{BoxError, Exit, Refusal, Workload};
 use tokio::io::{AsyncRead, AsyncSeek, AsyncWrite, ReadBuf};
 use tokio::runtime::Handle;
 use virtual_fs::MountFileSystem;
-use wasmer::{Engine, RuntimeError, Store};
+use wasmer::{Engine, InstantiationError, LinkError, MemoryError, RuntimeError, Store};
+use wasmer_types::ImportError;
 use wasmer_wasix::runtime::TaintReason;
 use wasmer_wasix::runtime::resolver::{MultiSource, Source};
 use wasmer_wasix::runtime::task_manager::tokio::TokioTaskManager;
@@ -76,21 +77,27 @@ pub(crate) fn exit(error: &RuntimeError) -> Exit {
     }
 }
 
-/// Why a guest could not be started, unless its own start function or `_initialize` ended it.
+/// Why a guest could not be started, unless its own start function ended it.
+///
+/// The library calls whatever goes wrong here an error of memory access.
 pub(crate) fn not_started(error: WasiRuntimeError) -> Result<Exit, BoxError> {
-    let ended = match &error {
-        WasiRuntimeError::Thread(WasiThreadError::InstanceCreateFailed(failed)) => {
-            match &**failed {
-                wasmer::InstantiationError::Start(error) => Some(error),
-                _ => None,
-            }
-        }
-        WasiRuntimeError::Thread(WasiThreadError::InitFailed(error)) => error.downcast_ref(),
-        _ => None,
+    let WasiRuntimeError::Thread(error) = error else {
+        return Err(error.into());
     };
-    match ended {
-        Some(ended) => Ok(exit(ended)),
-        None => Err(error.into()),
+    let failed = match error {
+        WasiThreadError::InstanceCreateFailed(failed) => *failed,
+        WasiThreadError::MemoryCreateFailed(MemoryError::Generic(reason)) => {
+            return Err(reason.into());
+        }
+        other => return Err(other.into()),
+    };
+    match failed {
+        InstantiationError::Start(error) => Ok(exit(&error)),
+        InstantiationError::Link(LinkError::Import(from, name, ImportError::UnknownImport(_))) => {
+            Err(Refusal::unknown_import(&from, &name).into())
+        }
+        InstantiationError::Link(LinkError::Resource(reason)) => Err(reason.into()),
+        other => Err(other.into()),
     }
 }
 

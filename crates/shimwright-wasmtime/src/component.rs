@@ -135,7 +135,7 @@ impl<'a> Code<'a> {
 pub(crate) fn entry(component: &Component, workload: &Workload) -> Result<Entry, BoxError> {
     let linked = link(component)?;
     if workload.function() != DEFAULT_FUNCTION {
-        let (index, results) = find(component, workload.function())?;
+        let (index, results) = find(component, workload)?;
         return Ok(Entry::Run(Run::Function {
             linked,
             index,
@@ -184,16 +184,18 @@ fn link(component: &Component) -> wasmtime::Result<InstancePre<Host>> {
     linker.instantiate_pre(component)
 }
 
-/// Finds an exported function without parameters, and says how many results it has.
-fn find(component: &Component, name: &str) -> Result<(ComponentExportIndex, usize), BoxError> {
-    match component.get_export(None, name) {
-        Some((ComponentItem::ComponentFunc(ty), index)) => match ty.params().len() {
-            0 => Ok((index, ty.results().len())),
-            n => Err(format!("the function `{name}` needs {n} parameters, but gets none").into()),
-        },
-        Some(_) => Err(format!("the component's export `{name}` is not a function").into()),
-        None => Err(format!("the component exports no function `{name}`").into()),
-    }
+/// Finds the workload's function, and says how many results it has.
+fn find(
+    component: &Component,
+    workload: &Workload,
+) -> Result<(ComponentExportIndex, usize), BoxError> {
+    let function = |name: &str| match component.get_export(None, name) {
+        Some((ComponentItem::ComponentFunc(ty), index)) => Some((ty, index)),
+        _ => None,
+    };
+    workload.calls(|name| Some(function(name)?.0.params().len()))?;
+    let (ty, index) = function(workload.function()).ok_or("the function is there no more")?;
+    Ok((index, ty.results().len()))
 }
 
 /// Runs a component once.

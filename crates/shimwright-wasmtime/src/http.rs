@@ -154,29 +154,8 @@ async fn run(
     let asked = OwnedFd::from(shimwright_core::drain_on_signals(settings.grace)?);
     let asked = pipe::Receiver::from_owned_fd(asked)?;
     let (alive, mut ended) = mpsc::channel(1);
-    let concurrency = usize::from(settings.concurrency);
-    let server = Server {
-        requests: Arc::new(Semaphore::new(concurrency)),
-        handler: ProxyHandler::new(Instances {
-            reuse: Reuse::of(&handler, settings.reuse),
-            engine,
-            handler,
-            view,
-            bound: Arc::new(Semaphore::new(concurrency)),
-            _alive: alive,
-        }),
-    };
-
-    let mut protocol = auto::Builder::new(TokioExecutor::new());
-    protocol
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE);
-    protocol
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING)
-        .max_concurrent_streams(u32::from(settings.concurrency));
+    let server = Server::new(engine, handler, view, &settings, alive);
+    let protocol = protocol(&settings);
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     let draining = GracefulShutdown::new();
     loop {
@@ -211,6 +190,21 @@ async fn run(
     // Nothing is ever sent: the last instance that ends closes the channel.
     ended.recv().await;
     Ok(Exit::Code(0))
+}
+
+/// What every connection is spoken to by.
+fn protocol(settings: &Settings) -> auto::Builder<TokioExecutor> {
+    let mut protocol = auto::Builder::new(TokioExecutor::new());
+    protocol
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE);
+    protocol
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .max_concurrent_streams(u32::from(settings.concurrency));
+    protocol
 }
 
 fn listen(settings: &Settings) -> io::Result<TcpListener> {
@@ -263,6 +257,28 @@ struct Server {
 }
 
 impl Server {
+    /// A server whose instances each keep `alive`.
+    fn new(
+        engine: Engine,
+        handler: ProxyPre<Host>,
+        view: View,
+        settings: &Settings,
+        alive: mpsc::Sender<Infallible>,
+    ) -> Self {
+        let concurrency = usize::from(settings.concurrency);
+        Self {
+            requests: Arc::new(Semaphore::new(concurrency)),
+            handler: ProxyHandler::new(Instances {
+                reuse: Reuse::of(&handler, settings.reuse),
+                engine,
+                handler,
+                view,
+                bound: Arc::new(Semaphore::new(concurrency)),
+                _alive: alive,
+            }),
+        }
+    }
+
     async fn answer(self, request: Request<Incoming>) -> Result<Response<WasiBody>, Infallible> {
         if !names_its_host(&request) {
             return Ok(plain(StatusCode::BAD_REQUEST));

@@ -1,23 +1,20 @@
 //! Core modules with WASI preview 1.
 
-use shimwright_core::{Artifact, BoxError, DEFAULT_FUNCTION, Exit, Precompiled, Workload};
-use wasmtime::{Engine, Func, Instance, InstancePre, Linker, Module, Store, Val};
+use shimwright_core::{Artifact, BoxError, Exit, Precompiled, Refusal, Workload};
+use wasmtime::{Engine, InstancePre, Linker, Module, Store, UnknownImportError, Val};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 
 use crate::limits::Limits;
 use crate::wasi;
 
-/// The function that prepares a module whose functions are called by name.
-const INITIALIZE: &str = "_initialize";
-
-/// Runs the workload's function, with `_initialize` before it if that is not a command's own.
+/// Runs the workload's function, and before it what initializes the module.
 pub(crate) async fn run(engine: &Engine, workload: &Workload) -> Result<Exit, BoxError> {
     let module = match workload.artifact() {
         Artifact::Precompiled(precompiled) => load(engine, precompiled)?,
         _ => Module::new(engine, workload.wasm()?)?,
     };
-    check(&module, workload.function())?;
+    let calls = workload.calls(|name| Some(module.get_export(name)?.func()?.params().len()))?;
     shimwright_core::forbid_new_code()?;
     let linked = link(engine, &module)?;
     let guest = Guest {
@@ -26,7 +23,7 @@ pub(crate) async fn run(engine: &Engine, workload: &Workload) -> Result<Exit, Bo
     };
     let mut store = Store::new(engine, guest);
     store.limiter(|guest| &mut guest.limits);
-    match call(&linked, &mut store, workload.function()).await {
+    match call(&linked, &mut store, &calls).await {
         Ok(()) => Ok(Exit::Code(0)),
         Err(error) => wasi::ended(error),
     }
@@ -52,22 +49,8 @@ fn load(engine: &Engine, precompiled: &Precompiled) -> Result<Module, BoxError> 
     Ok(module?)
 }
 
-/// Says early, and without running anything, that the function cannot be called.
-fn check(module: &Module, function: &str) -> Result<(), BoxError> {
-    let Some(export) = module.get_export(function) else {
-        return Err(format!("the module exports no function `{function}`").into());
-    };
-    let Some(ty) = export.func() else {
-        return Err(format!("the module's export `{function}` is not a function").into());
-    };
-    match ty.params().len() {
-        0 => Ok(()),
-        n => Err(format!("the function `{function}` needs {n} parameters, but gets none").into()),
-    }
-}
-
 /// Finds the module's imports.
-fn link(engine: &Engine, module: &Module) -> wasmtime::Result<InstancePre<Guest>> {
+fn link(engine: &Engine, module: &Module) -> Result<InstancePre<Guest>, BoxError> {
     let mut linker = Linker::new(engine);
     p1::add_to_linker_async(&mut linker, |guest: &mut Guest| &mut guest.wasi)?;
     // Wasmtime's own refuses codes above 125, yet exit(-1) is common and a container's to use.
@@ -76,27 +59,27 @@ fn link(engine: &Engine, module: &Module) -> wasmtime::Result<InstancePre<Guest>
         "proc_exit",
         |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) },
     )?;
-    linker.instantiate_pre(module)
+    linker.instantiate_pre(module).map_err(|error| {
+        match error.downcast_ref::<UnknownImportError>() {
+            Some(import) => Refusal::unknown_import(import.module(), import.name()).into(),
+            None => error.into(),
+        }
+    })
 }
 
+/// Calls functions, one after the other.
 async fn call(
     linked: &InstancePre<Guest>,
     store: &mut Store<Guest>,
-    name: &str,
+    names: &[&str],
 ) -> wasmtime::Result<()> {
     let instance = wasi::started(linked.instantiate_async(&mut *store).await)?;
-    if name != DEFAULT_FUNCTION
-        && let Some(initialize) = function(&instance, store, INITIALIZE)
-    {
-        initialize.call_async(&mut *store, &[], &mut []).await?;
+    for name in names {
+        let Some(function) = instance.get_func(&mut *store, name) else {
+            wasmtime::bail!("the module exports no function `{name}`");
+        };
+        let mut results = vec![Val::I32(0); function.ty(&*store).results().len()];
+        function.call_async(&mut *store, &[], &mut results).await?;
     }
-    let Some(function) = function(&instance, store, name) else {
-        wasmtime::bail!("the module exports no function `{name}`");
-    };
-    let mut results = vec![Val::I32(0); function.ty(&*store).results().len()];
-    function.call_async(&mut *store, &[], &mut results).await
-}
-
-fn function(instance: &Instance, store: &mut Store<Guest>, name: &str) -> Option<Func> {
-    instance.get_func(store, name)
+    Ok(())
 }

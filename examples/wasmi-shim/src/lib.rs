@@ -5,19 +5,20 @@ use wasmi::{Linker, Module, Store};
 use wasmi_wasi::{Dir, WasiCtx, WasiCtxBuilder, add_to_linker, ambient_authority};
 
 /// Interprets modules. Nothing is compiled ahead of time.
-pub struct Wasmi {
-    engine: wasmi::Engine,
-}
+pub struct Wasmi(wasmi::Engine);
 
 impl Wasmi {
     /// The engine, which has no options.
     pub fn new(_options: &Options) -> Result<Self, BoxError> {
-        let engine = wasmi::Engine::default();
-        Ok(Self { engine })
+        Ok(Self(wasmi::Engine::default()))
     }
 }
 
 impl Engine for Wasmi {
+    fn validate(&self, wasm: &[u8]) -> Result<(), BoxError> {
+        Ok(Module::validate(&self.0, wasm)?)
+    }
+
     fn enforced_limits(&self) -> &[Limit] {
         // Its guests have no sockets to connect with, and nothing to look names up.
         &[Limit::Outbound, Limit::NameLookup]
@@ -31,25 +32,28 @@ impl Engine for Wasmi {
             let directory = Dir::open_ambient_dir(preopen.host(), ambient_authority())?;
             wasi.preopened_dir(directory, preopen.guest())?;
         }
-        let mut store = Store::new(&self.engine, wasi.build());
+        let mut store = Store::new(&self.0, wasi.build());
 
-        let module = Module::new(&self.engine, workload.wasm()?)?;
+        let module = Module::new(&self.0, workload.wasm()?)?;
         forbid_new_code()?;
-        let mut linker = Linker::<WasiCtx>::new(&self.engine);
+        let mut linker = Linker::<WasiCtx>::new(&self.0);
         add_to_linker(&mut linker, |wasi| wasi)?;
-        let instance = linker.instantiate_and_start(&mut store, &module)?;
-        let entry = instance
-            .get_typed_func::<(), ()>(&store, workload.function())
-            .map_err(|error| format!("cannot call {}: {error}", workload.function()))?;
-        let initialize = instance.get_typed_func::<(), ()>(&store, "_initialize");
+        let calls = workload.calls(|name| Some(module.get_export(name)?.func()?.params().len()))?;
 
-        let initialized = initialize.map_or(Ok(()), |function| function.call(&mut store, ()));
-        let Err(error) = initialized.and_then(|()| entry.call(&mut store, ())) else {
+        let instance = linker.instantiate_and_start(&mut store, &module);
+        let ended = instance.and_then(|instance| {
+            calls.iter().try_for_each(|name| {
+                let function = instance.get_typed_func::<(), ()>(&store, name)?;
+                function.call(&mut store, ())
+            })
+        });
+        let Err(error) = ended else {
             return Ok(Exit::Code(0));
         };
-        match error.i32_exit_status() {
-            Some(code) => Ok(Exit::Code(code)),
-            None => Ok(Exit::Trap(error.to_string())),
+        match (error.i32_exit_status(), error.as_trap_code()) {
+            (Some(code), _) => Ok(Exit::Code(code)),
+            (None, Some(_)) => Ok(Exit::Trap(error.to_string())),
+            (None, None) => Err(error.into()),
         }
     }
 }

@@ -14,6 +14,13 @@ const GAPS: &[Gap] = &[
         "custom_function_result",
         "the example calls functions without a result only",
     ),
+    Gap::new("proposal_exceptions", "wasmi does not have it"),
+    Gap::new("proposal_gc", "wasmi does not have it"),
+    Gap::new("proposal_threads", "wasmi does not have it"),
+    Gap::new(
+        "proposal_custom_page_sizes",
+        "wasmi has it off by default, as the proposal is not finished",
+    ),
 ];
 
 fn main() -> ExitCode {

@@ -25,8 +25,13 @@ pub(super) const CASES: &[Case] = &[
     ),
     run(
         "trap_unreachable",
-        "A trap has status 134 and a reason of one line",
-        Run::guest(guest::TRAP).traps(),
+        "A trap has status 134 and a reason of one line, which begins with the engine's name",
+        Run::guest(guest::TRAP).traps_with("unreachable"),
+    ),
+    run(
+        "trap_division",
+        "A division by zero is a trap, and its reason says so",
+        Run::guest(guest::DIVIDE).traps_with("integer divide by zero"),
     ),
     run(
         "trap_out_of_bounds",

@@ -41,6 +41,14 @@ pub(super) const CASES: &[Case] = &[
             .stdout("B=2\nA=1=one\nEMPTY=\n"),
     ),
     run(
+        "long_strings",
+        "An argument and a variable may be longer than the 128 KiB that `execve` takes",
+        Run::guest(guest::LENGTHS)
+            .args(&["guest", LONG])
+            .env(&[("LONG", LONG)])
+            .stdout("5\n200000\n200005\n"),
+    ),
+    run(
         "preopen_read_write",
         "Files in a preopen can be created, read, written, listed, renamed and removed",
         Run::guest(guest::FILES).directory(FILES).stdout("done\n"),
@@ -65,6 +73,11 @@ pub(super) const CASES: &[Case] = &[
         Run::guest(guest::CLOCKS_RANDOM).stdout("fine\n"),
     ),
 ];
+
+const LONG: &str = match std::str::from_utf8(&[b'x'; 200_000]) {
+    Ok(text) => text,
+    Err(_) => panic!("it is ASCII"),
+};
 
 pub(super) const FILES: Directory = Directory {
     set_up: |beside| fs::write(beside.join("data/in.txt"), "twice\n"),

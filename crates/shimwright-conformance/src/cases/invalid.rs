@@ -1,6 +1,7 @@
 //! What is no guest.
 
 use shimwright_core::{BoxError, Engine, Wasm};
+use shimwright_guests as guest;
 
 use super::{ask, run};
 use crate::case::{Answer, Case, Run};
@@ -15,6 +16,16 @@ pub(super) const CASES: &[Case] = &[
         "broken_module_refused",
         "A module that is not valid is an error",
         Run::wasm(BROKEN_MODULE).fails(""),
+    ),
+    run(
+        "invalid_body_refused",
+        "So is a module with a function that is not valid",
+        Run::guest(guest::INVALID_BODY).fails(""),
+    ),
+    ask(
+        "invalid_module_refused_at_create",
+        "Both are found when the container is created: by the precompiler, or else by `Engine::validate`",
+        invalid_module_at_create,
     ),
     run(
         "broken_component_refused",
@@ -37,6 +48,20 @@ fn not_wasm(_engine: &dyn Engine) -> Result<Answer, BoxError> {
         b"\x7fELF\x02\x01\x01\0\0\0\0\0",
     ] {
         refused(bytes)?;
+    }
+    Ok(Answer::Right)
+}
+
+/// Fails if a container would be created of a module that is not valid.
+fn invalid_module_at_create(engine: &dyn Engine) -> Result<Answer, BoxError> {
+    for wasm in [BROKEN_MODULE, guest::INVALID_BODY.wasm()] {
+        let is_taken = match engine.precompiler() {
+            Some(precompiler) => precompiler.precompile(wasm).is_ok(),
+            None => engine.validate(wasm).is_ok(),
+        };
+        if is_taken {
+            return Err(format!("{} bytes of an invalid module were taken", wasm.len()).into());
+        }
     }
     Ok(Answer::Right)
 }

@@ -28,7 +28,7 @@ pub(super) const CASES: &[Case] = &[
         "A module that begins with more than the limit is not run, and the reason names the limit",
         Run::guest(guest::MEMORY)
             .limit(Limit::LinearMemory, 1 << 16)
-            .fails("but its limit is 65536"),
+            .fails("the guest needs 131072 bytes of linear memory, but its limit is 65536"),
     ),
     run(
         "linear_memory_of_a_component",

@@ -5,8 +5,9 @@ use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use crate::error::Error;
 
 /// Media types of layers that are one WebAssembly binary each.
-const LAYER_TYPES: [&str; 2] = [
+const LAYER_TYPES: [&str; 3] = [
     "application/wasm",
+    "application/vnd.wasm.content.layer.v1+wasm",
     "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm",
 ];
 
@@ -67,6 +68,15 @@ mod tests {
             "application/wasm"
         );
         assert!(layer(&manifest(&[tar])).is_none());
+    }
+
+    #[test]
+    fn each_type_of_wasm_layer_is_found_behind_others() {
+        for media_type in LAYER_TYPES {
+            let found = manifest(&["application/vnd.oci.image.layer.v1.tar", media_type]);
+            let found = layer(&found).map(|layer| layer.media_type().to_string());
+            assert_eq!(found.as_deref(), Some(media_type));
+        }
     }
 
     #[test]

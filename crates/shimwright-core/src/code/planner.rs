@@ -112,7 +112,7 @@ fn run(host: &Host, options: Option<String>, jail: Option<String>) -> Result<(),
     let applications = engine.applications();
     let applications = applications.ok_or("the engine runs no applications")?;
     let manifest = Manifest::decode(Mapping::of_file(io::stdin().as_fd())?)?;
-    let plan = applications.plan(&manifest)?.0;
+    let plan = applications.plan(&manifest, manifest.env())?.0;
     // The launcher does not trust this process and checks again. Here a plan that is far too large
     // fails with its reason, and not at the limit of the file.
     application::check(&plan, manifest.records())?;

@@ -52,11 +52,6 @@ impl Bundle {
         self.directory.join("shimwright")
     }
 
-    /// Where libcontainer keeps its state, in a directory named after the container.
-    pub(crate) fn libcontainer(&self) -> PathBuf {
-        self.private().join("libcontainer")
-    }
-
     /// Reads and parses `config.json`.
     ///
     /// # Errors

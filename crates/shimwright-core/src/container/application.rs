@@ -92,13 +92,19 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Has the manifest read and gets all parts, each component as if it were the only program.
+    /// Has the manifest read, with the guest's environment, and gets all parts, each component as if
+    /// it were the only program.
     ///
     /// # Errors
     ///
     /// `Invalid` or `Refused` with the part and the reason why the application cannot run.
-    pub(super) fn load(&self, loader: &Loader<'_>) -> Result<Loaded, Error> {
+    pub(super) fn load(
+        &mut self,
+        loader: &Loader<'_>,
+        env: Vec<(String, String)>,
+    ) -> Result<Loaded, Error> {
         let programs = loader.programs;
+        self.manifest.set_env(env);
         let cache = Cache::open()?;
         let mut encoded = memory(c"manifest")?;
         let bytes = self.manifest.encode().context("encode the manifest")?;

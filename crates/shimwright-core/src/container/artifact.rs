@@ -14,7 +14,7 @@ use crate::config::node;
 use crate::config::record::EngineMetrics;
 use crate::engine::artifact::{Artifact, Kind, Precompiled, Wasm};
 use crate::engine::limits::Limits;
-use crate::engine::{Engine, Refusal};
+use crate::engine::{BoxError, Engine, Refusal};
 use crate::error::{Context, Error};
 
 /// Where a WebAssembly binary comes from.
@@ -85,7 +85,11 @@ impl Loader<'_> {
         // A copy, as a descriptor of the file would be one of the node's mount of it: root in the
         // container could write through it to a volume that is read-only there.
         let artifact = cache::frozen(&file, config.module_size).context("read the module")?;
-        self.accepted(&Artifact::Wasm(open(&artifact)?))?;
+        let wasm = Artifact::Wasm(open(&artifact)?);
+        self.accepted(&wasm)?;
+        let checked = wasm.wasm().map_err(BoxError::from);
+        let checked = checked.and_then(|wasm| self.engine.validate(wasm));
+        checked.map_err(|error| Error::invalid(error.to_string()))?;
         Ok(Code {
             artifact,
             precompiled: None,

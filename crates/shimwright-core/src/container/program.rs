@@ -28,6 +28,10 @@ use crate::runner::host::Host;
 use crate::runner::libraries::Program;
 use crate::runner::{self, RunnerConfig};
 
+/// The fields of the spec with a process's arguments and variables.
+const ARGS: &str = "process.args";
+const ENV: &str = "process.env";
+
 /// Finds programs for one container. Launcher process.
 #[derive(Debug)]
 pub(crate) struct Programs<'a> {
@@ -70,6 +74,9 @@ impl Programs<'_> {
             }
             _ => {}
         }
+        // A guest's strings are C strings too, although they do not pass through `execve`.
+        c_strings(ARGS, process.args().as_deref().unwrap_or_default())?;
+        c_strings(ENV, process.env().as_deref().unwrap_or_default())?;
         let guest = Guest::new(self, spec)?;
         let format = guest.engine.applications().map(Applications::format);
         let place = application::Root { path: root, mounts };
@@ -78,7 +85,7 @@ impl Programs<'_> {
             && let Some(format) = format
             && let Some(found) = application::Found::in_root(place, format)?
         {
-            return self.application(&guest, &found, process);
+            return self.application(&guest, found, process);
         }
         if let Some((entrypoint, Found::Wasm(file))) = found? {
             return self.wasm(&guest, entrypoint, Source::File(file, root), process);
@@ -90,7 +97,7 @@ impl Programs<'_> {
             }
             InImage::Application(image) if joins.is_none() => {
                 let found = application::Found::in_image(place, image);
-                self.application(&guest, &found, process)
+                self.application(&guest, found, process)
             }
             other => Err(nothing(process, &other)),
         }
@@ -100,12 +107,12 @@ impl Programs<'_> {
     fn linux(&self, path: &Path, process: &Process) -> Result<Exec, Error> {
         let args = process.args().as_deref().unwrap_or_default();
         let path = path.to_string_lossy().into_owned();
-        let path = c_strings(&[path])?.remove(0);
+        let path = c_strings(ARGS, &[path])?.remove(0);
         Ok(Exec {
             target: Target::Linux { path },
-            args: c_strings(args)?,
+            args: c_strings(ARGS, args)?,
             limits: Limits::default(),
-            env: c_strings(process.env().as_deref().unwrap_or_default())?,
+            env: c_strings(ENV, process.env().as_deref().unwrap_or_default())?,
             shim_alive: Arc::clone(&self.shim_alive),
             controls_terminal: false,
             failure: None,
@@ -138,19 +145,20 @@ impl Programs<'_> {
     fn application(
         &self,
         guest: &Guest,
-        found: &application::Found<'_>,
+        mut found: application::Found<'_>,
         process: &Process,
     ) -> Result<Exec, Error> {
+        let env = policy::env(process, &guest.limits);
         let Loaded {
             load,
             inherited,
             figures,
-        } = found.load(&guest.loader(self))?;
+        } = found.load(&guest.loader(self), env.clone())?;
         let args = process.args().clone().unwrap_or_default();
         let config = RunnerConfig {
             function: DEFAULT_FUNCTION.to_owned(),
             args,
-            env: policy::env(process, &guest.limits),
+            env,
             preopens: policy::preopens(),
             load,
             limits: guest.limits.clone(),
@@ -199,7 +207,7 @@ impl Programs<'_> {
         figures: EngineMetrics,
     ) -> Result<Exec, Error> {
         let written = config.write()?;
-        let env = c_strings(&[runner::environment(&written)])?;
+        let env = c_strings(ENV, &[runner::environment(&written)])?;
         let inherited = inherited.into_iter().chain([written]).map(Arc::new);
         Ok(Exec {
             env,
@@ -207,7 +215,7 @@ impl Programs<'_> {
                 program: Arc::new(Program::of(self.host)?),
                 inherited: inherited.collect(),
             },
-            args: c_strings(&config.args)?,
+            args: c_strings(ARGS, &runner::shown(&config.args))?,
             limits: config.limits.clone(),
             shim_alive: Arc::clone(&self.shim_alive),
             controls_terminal: false,

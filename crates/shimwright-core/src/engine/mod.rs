@@ -3,6 +3,7 @@
 pub(crate) mod application;
 pub(crate) mod artifact;
 pub(crate) mod drain;
+pub(crate) mod entry;
 pub(crate) mod exit;
 pub(crate) mod limits;
 pub(crate) mod outbound;
@@ -28,7 +29,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// | process | lives | calls |
 /// | --- | --- | --- |
-/// | launcher | while one container is created | [`accepts`](Engine::accepts), [`enforced_limits`](Engine::enforced_limits), [`precompiler`](Engine::precompiler), [`Precompiler::fingerprint`], [`applications`](Engine::applications), [`Applications::format`] |
+/// | launcher | while one container is created | [`accepts`](Engine::accepts), [`validate`](Engine::validate), [`enforced_limits`](Engine::enforced_limits), [`precompiler`](Engine::precompiler), [`Precompiler::fingerprint`], [`applications`](Engine::applications), [`Applications::format`] |
 /// | planner | while one manifest of an application is read | [`Applications::plan`] |
 /// | compiler | while one artifact is compiled | [`Precompiler::precompile`] |
 /// | runner | as long as the guest; the container's PID 1 | [`load`](Engine::load), [`run`](Engine::run) or [`Applications::run`] |
@@ -78,6 +79,20 @@ pub trait Engine: Send + Sync + 'static {
     /// refused.
     fn accepts(&self, artifact: &Artifact) -> Result<(), Refusal> {
         artifact.require(Kind::Module)
+    }
+
+    /// Checks that a module or component is valid, for an engine without a
+    /// [`precompiler`](Engine::precompiler): so that `create` fails with the reason, and not the
+    /// container.
+    ///
+    /// Called in the launcher process, which has all privileges: the bytes come from the image, so
+    /// only memory-safe code may take them apart. By default nothing is checked.
+    ///
+    /// # Errors
+    ///
+    /// What is not valid.
+    fn validate(&self, _wasm: &[u8]) -> Result<(), BoxError> {
+        Ok(())
     }
 
     /// Declare the limits your engine enforces in [`run`](Engine::run).

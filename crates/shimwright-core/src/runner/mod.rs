@@ -36,6 +36,24 @@ pub(crate) fn environment(descriptor: &OwnedFd) -> String {
     )
 }
 
+/// The arguments of a guest that its runner is executed with, for those who list processes: as much
+/// of them as fits into a page. The guest's own are in the configuration, because `execve(2)` takes
+/// no more than 128 KiB for one.
+pub(crate) fn shown(args: &[String]) -> Vec<String> {
+    let mut room: usize = 4096;
+    let mut shown = Vec::new();
+    for arg in args {
+        let part = &arg[..arg.floor_char_boundary(room)];
+        shown.push(part.to_owned());
+        // With the byte that ends it.
+        room = room.saturating_sub(arg.len() + 1);
+        if room == 0 {
+            break;
+        }
+    }
+    shown
+}
+
 /// The runner's whole life. Returns the status of the task.
 pub(crate) fn main(host: &Host, descriptor: RawFd) -> Status {
     sys::signal::end_on_signals();
@@ -120,6 +138,16 @@ fn confine(network: bool) -> Result<(), BoxError> {
 mod tests {
     use super::*;
     use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+
+    #[test]
+    fn as_much_of_the_arguments_is_shown_as_fits() {
+        let lengths = |args: &[String]| shown(args).iter().map(String::len).collect::<Vec<_>>();
+        let args = ["name".to_owned(), "x".repeat(200_000), "y".to_owned()];
+        assert_eq!(lengths(&args), [4, 4091]);
+        assert_eq!(lengths(&args[1..]), [4096]);
+        assert_eq!(lengths(&args[2..]), [1]);
+        assert_eq!(lengths(&vec![String::new(); 9000]), vec![0; 4096]);
+    }
 
     fn is_denied<T>(outcome: std::io::Result<T>) -> bool {
         outcome.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)

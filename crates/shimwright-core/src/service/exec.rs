@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -204,27 +202,21 @@ impl Task {
         init: ProcessId,
         wanted: &Wanted,
     ) -> Result<(ProcessId, oneshot::Receiver<Status>), Error> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let socket = format!("exec-{}.sock", NUMBER.fetch_add(1, Ordering::Relaxed));
         let sandbox = self.sandbox()?;
         let opening = self.open(&exec.process.io, &sandbox.options);
         let (stdio, client) = wanted.unless_over(opening).await?;
-        let notify = self.bundle.libcontainer().join(self.id()).join(&socket);
         let launching = self.shared.reaper.launching();
-        let launcher = self.launch_join(exec, init, (&notify, stdio), wanted)?;
-        let answer = wanted.answer(launcher).await;
-        let told = self.notify(&socket);
-        // It has served its purpose, or there never was one.
-        let _ = std::fs::remove_file(&notify);
+        let launcher = self.launch_join(exec, init, stdio, wanted)?;
         let Joined {
             process,
             handle,
+            start,
             failure,
             master,
-        } = answer?;
+        } = wanted.answer(launcher).await?;
         let ended = launching.named(process.pid);
-        let handle = exec.process.made(handle.into());
-        let executed = exec.execute(client, master.map(Into::into), told, failure.into());
+        let handle = exec.process.made(handle.into(), start.into());
+        let executed = exec.execute(client, master.map(Into::into), failure.into());
         let outcome = match executed.await {
             Ok(()) if wanted.is_over() => Err(Error::invalid("the client has gone")),
             outcome => outcome,
@@ -237,12 +229,12 @@ impl Task {
         Ok((process, ended))
     }
 
-    /// Starts the launcher that makes the process of an exec, which waits at a socket.
+    /// Starts the launcher that makes the process of an exec, which waits.
     fn launch_join(
         &self,
         exec: &Exec,
         init: ProcessId,
-        (notify, stdio): (&Path, Stdio),
+        stdio: Stdio,
         wanted: &Wanted,
     ) -> Result<Launcher<Joined>, Error> {
         let Sandbox {
@@ -276,7 +268,6 @@ impl Task {
                     init,
                     handle,
                     process: exec.spec.clone(),
-                    notify: notify.to_owned(),
                 };
                 join.run(stdio)
             },
@@ -291,11 +282,10 @@ impl Exec {
         &self,
         client: Pending,
         master: Option<OwnedFd>,
-        told: std::io::Result<()>,
         failure: OwnedFd,
     ) -> Result<(), Error> {
         self.process.io.connect(client, master)?;
-        told.context("start the process")?;
+        self.process.go_on()?;
         let said = tokio::time::timeout(EXECUTE_BOUND, read_all(failure));
         let said = said.await.context("execute the program")?;
         match said.context("hear from the process")?.as_str() {

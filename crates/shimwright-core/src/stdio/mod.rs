@@ -73,17 +73,6 @@ impl Keep for Stdio {
     }
 }
 
-impl Streams {
-    /// The same streams, under other numbers.
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self {
-            stdin: self.stdin.try_clone()?,
-            stdout: self.stdout.try_clone()?,
-            stderr: self.stderr.try_clone()?,
-        })
-    }
-}
-
 /// What the shim itself holds open while the task exists.
 #[derive(Debug, Default)]
 pub(crate) struct Held {

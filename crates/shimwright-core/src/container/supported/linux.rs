@@ -7,6 +7,7 @@ use oci_spec::runtime::{
 };
 
 use super::{NO_SELINUX, NOT_DONE, Node, has_any, is_set, refused, twice};
+use crate::container::root::options;
 use crate::error::Error;
 
 const CGROUP_V2: &str = "cgroup v2 has no such setting";
@@ -24,13 +25,12 @@ pub(super) fn check(linux: &Linux, node: Node) -> Result<(), Error> {
     if personality.is_some_and(|personality| has_any(personality.flags())) {
         return Err(refused("linux.personality.flags", NOT_DONE));
     }
-    // Mounts are the container's own, in both directions.
-    match linux.rootfs_propagation().as_deref() {
-        None | Some("" | "private" | "rprivate") => {}
-        Some(other) => {
-            let reason = format!("{other:?}: only private propagation is done");
-            return Err(refused("linux.rootfsPropagation", reason));
-        }
+    if let Some(wanted) = linux.rootfs_propagation().as_deref()
+        && !wanted.is_empty()
+        && options::propagation(wanted).is_none()
+    {
+        let reason = format!("{wanted:?} is no propagation");
+        return Err(refused("linux.rootfsPropagation", reason));
     }
     match linux.resources() {
         Some(resources) => check_resources(resources, node),
