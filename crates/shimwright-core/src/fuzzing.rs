@@ -15,6 +15,7 @@ use crate::code::application;
 use crate::code::image;
 use crate::config::bundle;
 use crate::config::options::{self, RuntimeOptions};
+use crate::config::spec;
 use crate::container::entrypoint::Entrypoint;
 use crate::container::{entrypoint, home, join, rootfs, supported};
 use crate::engine::artifact::{Kind, MAGIC, Wasm};
@@ -47,7 +48,7 @@ pub const PARSERS: [(&str, Parser); 13] = [
 
 /// `config.json`: from a spec to what a guest is given and how its sandbox is built.
 pub fn config(bytes: &[u8]) {
-    let Ok(mut spec) = serde_json::from_slice::<Spec>(bytes) else {
+    let Ok(mut spec) = spec::parse(bytes) else {
         return;
     };
     let group = bundle::group(spec.annotations().as_ref(), "id");
@@ -82,7 +83,7 @@ pub fn config(bytes: &[u8]) {
     }
     join::fuzz(spec, process);
     // The spec of a further process is one of its own.
-    let _ = serde_json::from_slice::<Process>(bytes);
+    let _ = spec::parse_process(bytes);
 }
 
 /// The runtime options: the first byte says in which form.

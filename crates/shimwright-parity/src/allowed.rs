@@ -133,11 +133,6 @@ pub const ALL: &[Allowed] = &[
         "runc writes it to the kernel, which ignores it; ours says what is wrong",
     ),
     row(
-        "device rules: without an access",
-        "outcome",
-        "an absent access is all of it for ours; runc refuses the rule",
-    ),
-    row(
         "memoryPolicy: *",
         "inside/steps/memory policy",
         "runc has memory policies since 1.4",
@@ -146,6 +141,123 @@ pub const ALL: &[Allowed] = &[
         "netDevices: one of the node",
         "outcome",
         "runc moves network devices since 1.4, and would fail too, as there is no such device",
+    ),
+    v1(
+        "*",
+        "*cgroup*/name=systemd*",
+        "ours makes groups only where there is something to limit or to count",
+    ),
+    v1("*", "*cgroup*//*", "as the hierarchy of systemd"),
+    v1("*", "inside/process/cgroup/", "as the hierarchy of systemd"),
+    v1(
+        "type: cgroup*",
+        "*/mounts//sys/fs/cgroup/systemd/root",
+        "as the hierarchy of systemd",
+    ),
+    v1(
+        "type: cgroup*",
+        "inside/steps/list:/sys/fs/cgroup/systemd/mode",
+        "as the hierarchy of systemd",
+    ),
+    v1(
+        "user namespace: a mount of cgroups",
+        "*/mounts//sys/fs/cgroup/systemd/root",
+        "as the hierarchy of systemd",
+    ),
+    v1(
+        "type: cgroup*",
+        "*/mounts//sys/fs/cgroup/options",
+        "the directory of the hierarchies is read-only if the mount is; with runc 1.3 it is not",
+    ),
+    v1(
+        "type: cgroup*",
+        "inside/steps/mkdir:/sys/fs/cgroup/x",
+        "as the options of /sys/fs/cgroup",
+    ),
+    v1(
+        "user namespace: a mount of cgroups",
+        "*/mounts//sys/fs/cgroup/options",
+        "the directory of the hierarchies is read-only if the mount is; with runc 1.3 it is not",
+    ),
+    v1(
+        "absent: cgroupsPath",
+        "*cgroup*/*",
+        "runc makes the group below that of its own process, which is the shim's there; ours at the top",
+    ),
+    v1(
+        "limits: kernel memory for TCP",
+        "node/cgroups/memory/limits/memory.kmem.tcp.limit_in_bytes",
+        "runc ignores it since 1.2; the kernel has it still",
+    ),
+    row(
+        "*",
+        "hooks/*/descriptors/*",
+        "runc reads what hooks write through pipes, ours has them write to memory",
+    ),
+    row(
+        "hooks: *",
+        "hooks/*/environment",
+        "a hook without an environment gets that of the process which runs it",
+    ),
+    row(
+        "annotations: hooks get them",
+        "hooks/*/environment",
+        "a hook without an environment gets that of the process which runs it",
+    ),
+    row(
+        "hooks: *",
+        "hooks/*/state/status",
+        "the container runs when poststart hooks do, as the spec says; runc says that it is created",
+    ),
+    row(
+        "hooks: poststart, that*",
+        "outcome",
+        "the spec asks for a warning (\"Lifecycle\", step 9); runc ends the container",
+    ),
+    row(
+        "hooks: poststop, that*",
+        "hooks*",
+        "the spec asks for a warning and the next hook (\"Lifecycle\", step 13); runc stops at the first",
+    ),
+    row(
+        "user namespace*",
+        "*/devices//dev/mqueue/owner",
+        "runc makes it before the group of the container is there",
+    ),
+    row(
+        "sysctl: in a user namespace",
+        "*/devices//dev/mqueue/owner",
+        "runc makes it before the group of the container is there",
+    ),
+    row(
+        "bind: *acl",
+        "outcome",
+        "runc 1.1 ignores such an option, and clients send it; 1.3 refuses it",
+    ),
+    row(
+        "tmpfs: acl",
+        "outcome",
+        "a kernel without the option refuses it, and clients send it",
+    ),
+    row(
+        "tmpfs: rro",
+        "inside/steps/write:/v/file",
+        "runc ignores a recursive option of what is no bind mount; ours does what it says",
+    ),
+    row(
+        "tmpfs: rro",
+        "*/mounts//v/options",
+        "runc ignores a recursive option of what is no bind mount; ours does what it says",
+    ),
+    row(
+        "exec: processors",
+        "exec/outcome",
+        "an exec is refused rather than run on processors that it was not to use",
+    ),
+    row(
+        "*propagation*slave*",
+        "*/mounts///propagation",
+        "runc makes the mount in which the root is private, so that the root is no slave of it",
     ),
 ];
 
@@ -156,6 +268,14 @@ const fn row(cases: &'static str, place: &'static str, reason: &'static str) -> 
         place,
         cgroups: Cgroups::Any,
         reason,
+    }
+}
+
+/// A row for cgroup v1.
+const fn v1(cases: &'static str, place: &'static str, reason: &'static str) -> Allowed {
+    Allowed {
+        cgroups: Cgroups::V1,
+        ..row(cases, place, reason)
     }
 }
 

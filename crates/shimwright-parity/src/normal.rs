@@ -128,8 +128,18 @@ impl Normal {
             "mounts" => self.mounts(text),
             "status" if text.contains('\n') => status(text),
             "limits" if text.contains('\n') => table(text),
+            "cgroup" if text.contains('\n') => self.groups(text),
             _ => json!(self.plain(text)),
         }
+    }
+
+    /// The lines `NUMBER:CONTROLLERS:PATH`.
+    fn groups(&self, text: &str) -> Value {
+        let lines = text
+            .lines()
+            .filter_map(|line| line.split_once(':')?.1.split_once(':'));
+        let each = lines.map(|(name, path)| (name.to_owned(), json!(self.plain(path))));
+        Value::Object(each.collect())
     }
 
     /// With names instead of paths and numbers.
@@ -183,6 +193,10 @@ impl Normal {
         let (kind, source, of_file_system) = (next(), next(), next());
         let propagation = propagation.iter().map(|field| field.split(':').next());
         let propagation: Vec<&str> = propagation.flatten().collect();
+        // Of other cases.
+        if self.plain(point).contains("/shimwright-") {
+            return None;
+        }
         let about = json!({
             "root": self.plain(root),
             "options": options.split(',').collect::<Vec<_>>(),

@@ -65,7 +65,7 @@ impl Runc<'_> {
     fn command(&self, words: &[&str]) -> Command {
         // containerd's shim raises its score by 1, which what it starts inherits.
         let script = "echo $(($(cat /proc/self/oom_score_adj) + 1)) >/proc/self/oom_score_adj; \
-                      exec \"$@\"";
+                      unset SHLVL PWD OLDPWD; exec \"$@\"";
         let mut command = Command::new(self.stage.busybox());
         command.args(["sh", "-c", script, "sh"]);
         command

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use rustix::mount::{self, MountFlags, MountPropagationFlags};
 use rustix::thread::UnshareFlags;
 use serde_json::{Value, json};
 use shimwright_testkit::Result;
@@ -19,6 +20,9 @@ const DIRECTORIES: [&str; 7] = ["bin", "dev", "etc", "proc", "run", "sys", "tmp"
 
 /// What hooks write to, on the node and, as far as it is mounted, in the container.
 const HOOKS: &str = "hooks";
+
+/// Where what is mounted is, on the node.
+const NODE: &str = "node";
 
 /// One run's spec and its files, in a directory of the node.
 #[derive(Debug)]
@@ -57,6 +61,11 @@ impl Stage {
             root.join("etc/group"),
             "root:x:0:\nuser:x:1000:\nmore:x:1001:user\n",
         )?;
+        // As on a node, what is mounted is elsewhere than the root.
+        let node = place.join(NODE);
+        fs::create_dir(&node)?;
+        mount::mount("node", &node, "tmpfs", MountFlags::empty(), None)?;
+        mount::mount_change(&node, MountPropagationFlags::SHARED)?;
         let hooks = place.join(HOOKS);
         fs::write(&hooks, "")?;
         fs::set_permissions(&hooks, fs::Permissions::from_mode(0o666))?;
@@ -115,6 +124,11 @@ impl Stage {
         self.place.join(path)
     }
 
+    /// The path of something that is mounted.
+    pub fn on_node(&self, name: &str) -> PathBuf {
+        self.place.join(NODE).join(name)
+    }
+
     /// Puts a file into the root.
     pub fn file(&self, path: &str, content: &str) -> &Self {
         self.act(|| make(&self.root(path), content))
@@ -136,14 +150,14 @@ impl Stage {
 
     /// A directory of the node with one file, which can be mounted.
     pub fn source(&self, name: &str) -> String {
-        let source = self.node(name);
+        let source = self.on_node(name);
         self.act(|| make(&source.join("file"), "content\n"));
         source.to_string_lossy().into_owned()
     }
 
     /// A file of the node, which can be mounted.
     pub fn source_file(&self, name: &str) -> String {
-        let source = self.node(name);
+        let source = self.on_node(name);
         self.act(|| make(&source, "content\n"));
         source.to_string_lossy().into_owned()
     }

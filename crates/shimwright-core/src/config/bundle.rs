@@ -12,6 +12,7 @@ use oci_spec::runtime::Spec;
 use super::identity::ProcessId;
 use super::read_bounded;
 use super::record::Record;
+use super::spec;
 use crate::error::{Context, Error};
 
 /// The largest `config.json` that is read, in bytes.
@@ -61,7 +62,7 @@ impl Bundle {
         let path = self.directory.join("config.json");
         let invalid = |reason: String| Error::invalid(format!("{}: {reason}", path.display()));
         let bytes = read_bounded(&path, MAX_CONFIG).map_err(|error| invalid(error.to_string()))?;
-        serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))
+        spec::parse(&bytes).map_err(|error| invalid(error.to_string()))
     }
 
     /// Reads what an earlier process recorded; `None` if there is no record that can be read.

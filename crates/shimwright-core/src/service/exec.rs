@@ -21,6 +21,7 @@ use super::state::{Exited, Name, State};
 use super::task::{Sandbox, Task};
 use crate::config::bundle::validate_id;
 use crate::config::identity::ProcessId;
+use crate::config::spec;
 use crate::container::join::{Join, Joined};
 use crate::container::program::Programs;
 use crate::engine::exit::Status;
@@ -82,7 +83,7 @@ impl Task {
         validate_id("exec", &request.exec_id)?;
         self.process.state().joinable(&self.process.name)?;
         let spec = request.spec.as_ref().map(|any| any.value.as_slice());
-        let mut spec: Spec = serde_json::from_slice(spec.unwrap_or_default())
+        let mut spec: Spec = spec::parse_process(spec.unwrap_or_default())
             .map_err(|error| Error::invalid(format!("the process of the exec: {error}")))?;
         // The request decides, as in containerd's own shim (`Init.exec` in `pkg/process/init.go`
         // there): clients leave the terminal of the spec as it is in the container's.

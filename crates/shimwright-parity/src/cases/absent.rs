@@ -35,14 +35,16 @@ pub(crate) fn cases() -> Vec<Case> {
         }),
         Case::new("absent: mounts", |stage| {
             stage.spec["mounts"] = json!([]);
-        }),
+        })
+        .as_the_node(),
         Case::new("absent: /dev", |stage| {
             stage.without_mounts("/dev");
         }),
         Case::new("absent: /proc", |stage| {
             stage.without_mounts("/proc");
             stage.linux(json!({ "maskedPaths": null, "readonlyPaths": null }));
-        }),
+        })
+        .as_the_node(),
         Case::new("absent: user", |stage| {
             stage.process(json!({ "user": null }));
         }),

@@ -76,7 +76,8 @@ fn nodes() -> Vec<Case> {
                 "path": "/dev/mine", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640,
                 "uid": 7, "gid": 8,
             }] }));
-        }),
+        })
+        .as_the_node(),
     ]
 }
 
@@ -127,7 +128,8 @@ fn rules() -> Vec<Case> {
                 { "allow": true, "type": "c", "major": 42, "minor": 0 },
             ] }));
             stage.steps(&TRIED);
-        }),
+        })
+        .refused("access"),
         Case::new("device rules: the last one counts", |stage| {
             stage.resources(json!({ "devices": [
                 { "allow": false, "access": "rwm" },
@@ -135,7 +137,8 @@ fn rules() -> Vec<Case> {
                 { "allow": false, "type": "c", "major": 42, "minor": 0, "access": "w" },
             ] }));
             stage.steps(&TRIED);
-        }),
+        })
+        .as_the_node(),
         Case::new("device rules: denied after all", |stage| {
             stage.resources(json!({ "devices": [
                 { "allow": true, "type": "c", "major": 42, "access": "rwm" },

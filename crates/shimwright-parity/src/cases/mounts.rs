@@ -16,7 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// Mounts something at the source of the case's bind mount.
 pub(crate) fn mount_in_source(stage: &Stage) {
-    let target = stage.node("source/late");
+    let target = stage.on_node("source/late");
     stage.act(|| {
         std::fs::create_dir(&target)?;
         Ok(mount("late", &target, "tmpfs", MountFlags::empty(), None)?)
@@ -68,14 +68,14 @@ fn options_of_binds() -> Vec<Case> {
         "bind: of a read-only source without ro",
         |stage| {
             stage.bind("/v", &["bind", "rw"]);
-            let source = stage.node("source");
+            let source = stage.on_node("source");
             stage.act(|| Ok(mount("tmpfs", source, "tmpfs", MountFlags::RDONLY, None)?));
             stage.steps(&["write:/v/file"]);
         },
     ));
     cases.push(Case::new("bind: keeps what its source has", |stage| {
         stage.bind("/v", &["bind", "ro"]);
-        let source = stage.node("source");
+        let source = stage.on_node("source");
         let flags =
             MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
         stage.act(|| Ok(mount("tmpfs", source, "tmpfs", flags, None)?));
@@ -197,7 +197,7 @@ fn sources() -> Vec<Case> {
         }),
         Case::new("source: a link", |stage| {
             stage.source("real");
-            let link = stage.node("link");
+            let link = stage.on_node("link");
             stage.act(|| std::os::unix::fs::symlink("real", &link));
             stage.mount(json!({
                 "destination": "/v", "type": "bind", "source": link, "options": ["bind"],
@@ -210,7 +210,7 @@ fn sources() -> Vec<Case> {
             }));
         }),
         Case::new("source: a socket", |stage| {
-            let path = stage.node("socket");
+            let path = stage.on_node("socket");
             stage.act(|| std::os::unix::net::UnixListener::bind(&path).map(drop));
             stage.mount(json!({
                 "destination": "/run/socket", "type": "bind", "source": path,
@@ -322,12 +322,12 @@ fn kinds() -> Vec<Case> {
             for layer in ["lower", "upper", "work"] {
                 stage.source(&format!("layers/{layer}"));
             }
-            let work = stage.node("layers/work/file");
+            let work = stage.on_node("layers/work/file");
             stage.act(|| std::fs::remove_file(work));
             let option = |name: &str, layer: &str| {
                 format!(
                     "{name}={}",
-                    stage.node(&format!("layers/{layer}")).display()
+                    stage.on_node(&format!("layers/{layer}")).display()
                 )
             };
             let options = [
@@ -351,7 +351,7 @@ fn kinds() -> Vec<Case> {
         Case::new("/dev: a bind of the node's", |stage| {
             stage.without_mounts("/dev");
             stage.mount(json!({
-                "destination": "/dev", "type": "bind", "source": "/dev", "options": ["rbind"],
+                "destination": "/dev", "type": "bind", "source": "/dev", "options": ["bind"],
             }));
         }),
         Case::new("mappings: ids of a bind mount", |stage| {

@@ -169,7 +169,8 @@ fn users() -> Vec<Case> {
         Case::new("user namespace: without a network of its own", |stage| {
             user(stage);
             stage.without_namespace("network");
-        }),
+        })
+        .as_the_node(),
     ]
 }
 

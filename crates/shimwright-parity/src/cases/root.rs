@@ -96,7 +96,8 @@ fn propagation() -> Vec<Case> {
                 stage.linux(json!({ "rootfsPropagation": $kind }));
                 stage.bind("/v", &["rbind"]);
             })
-            .meanwhile(super::mounts::mount_in_source),
+            .meanwhile(super::mounts::mount_in_source)
+            .as_the_node(),
         )*] };
     }
     root![

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use oci_spec::runtime::{
-    Linux, LinuxBlockIo, LinuxMemory, LinuxNamespace, LinuxNamespaceType, LinuxResources,
+    Linux, LinuxBlockIo, LinuxIntelRdt, LinuxMemory, LinuxNamespace, LinuxNamespaceType,
+    LinuxResources,
 };
 
 use super::{NO_SELINUX, NOT_DONE, Node, has_any, is_set, refused, twice};
@@ -18,7 +19,8 @@ pub(super) fn check(linux: &Linux, node: Node) -> Result<(), Error> {
         return Err(refused("linux.mountLabel", NO_SELINUX));
     }
     // What an exec runs would not be in the group that limits the container.
-    if linux.intel_rdt().is_some() {
+    let is_set = |rdt: &LinuxIntelRdt| *rdt != LinuxIntelRdt::default();
+    if linux.intel_rdt().as_ref().is_some_and(is_set) {
         return Err(refused("linux.intelRdt", NOT_DONE));
     }
     let personality = linux.personality().as_ref();

@@ -132,6 +132,15 @@ fn check_process(process: &Process, node: Node) -> Result<(), Error> {
     if !process.cwd().is_absolute() {
         return Err(refused("process.cwd", "not an absolute path"));
     }
+    for (field, texts) in [
+        ("process.args", process.args()),
+        ("process.env", process.env()),
+    ] {
+        // execve(2) would end it there, and a guest would get what no program can get.
+        if texts.iter().flatten().any(|text| text.contains('\0')) {
+            return Err(refused(field, "an entry holds a NUL"));
+        }
+    }
     for (field, value) in [
         ("process.commandLine", process.command_line()),
         ("process.user.username", process.user().username()),

@@ -385,7 +385,11 @@ fn refused_examples() -> Vec<(&'static str, Value, bool)> {
             linux(json!({ "mountLabel": "a:b:c:d" })),
             true,
         ),
-        ("linux.intelRdt.*", linux(json!({ "intelRdt": {} })), true),
+        (
+            "linux.intelRdt.*",
+            linux(json!({ "intelRdt": { "closID": "a" } })),
+            true,
+        ),
         (
             "linux.personality.flags",
             linux(json!({ "personality": { "domain": "LINUX", "flags": ["a"] } })),
