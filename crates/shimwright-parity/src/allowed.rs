@@ -259,6 +259,11 @@ pub const ALL: &[Allowed] = &[
         "*/mounts///propagation",
         "runc makes the mount in which the root is private, so that the root is no slave of it",
     ),
+    row(
+        "user namespace: without a network of its own",
+        "outcome",
+        "the kernel refuses a sysfs there; ours shows that of the node, with the options of the mount",
+    ),
 ];
 
 /// A row for both versions of cgroups.

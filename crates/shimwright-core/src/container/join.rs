@@ -237,6 +237,12 @@ fn inherit(process: &mut Process, container: &Spec) {
     if process.capabilities().is_none() {
         process.set_capabilities(first.capabilities().clone());
     }
+    if process.scheduler().is_none() {
+        process.set_scheduler(first.scheduler().clone());
+    }
+    if process.io_priority().is_none() {
+        process.set_io_priority(first.io_priority().clone());
+    }
     process.set_oom_score_adj(first.oom_score_adj());
     let mut user = process.user().clone();
     user.set_umask(first.user().umask());
@@ -293,7 +299,8 @@ mod tests {
     fn what_a_further_process_does_not_say_is_the_containers() {
         let container: Spec = serde_json::from_str(
             r#"{"ociVersion":"1.0.2","process":{"cwd":"/","args":["a"],"oomScoreAdj":7,
-            "user":{"uid":0,"gid":0,"umask":63},"capabilities":{"bounding":["CAP_KILL"]}}}"#,
+            "scheduler":{"policy":"SCHED_BATCH"},
+            "ioPriority":{"class":"IOPRIO_CLASS_IDLE","priority":0},"user":{"uid":0,"gid":0,"umask":63},"capabilities":{"bounding":["CAP_KILL"]}}}"#,
         )
         .unwrap();
         let process = |text: &str| -> Process {
@@ -307,6 +314,8 @@ mod tests {
         assert_eq!(says_nothing.capabilities(), of_container.capabilities());
         assert_eq!(says_nothing.oom_score_adj(), Some(7));
         assert_eq!(says_nothing.user().umask(), Some(63));
+        assert_eq!(says_nothing.scheduler(), of_container.scheduler());
+        assert_eq!(says_nothing.io_priority(), of_container.io_priority());
         assert_eq!(says_nothing.user().uid(), 7);
         let says = process(r#","oomScoreAdj":1,"capabilities":{}"#);
         assert_ne!(says.capabilities(), of_container.capabilities());

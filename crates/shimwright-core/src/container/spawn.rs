@@ -10,7 +10,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use libcgroups::common::{AnyCgroupManager, CgroupConfig, CgroupManager, ControllerOpt};
-use oci_spec::runtime::{Linux, LinuxResources, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxMemory, LinuxResources, Process, Spec};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
@@ -228,7 +228,8 @@ fn limit(
     rest.set_devices(None);
     // The weight that containerd gives every container is not worth a search for controllers.
     if let (Some(directory), Some(mut cpu)) = (cgroups.controller("cpu"), rest.cpu().clone()) {
-        if let Some(shares) = cpu.shares() {
+        // 0 is none, as for runc.
+        if let Some(shares) = cpu.shares().filter(|&shares| shares != 0) {
             std::fs::write(directory.join("cpu.shares"), shares.to_string())
                 .context("set the container's cpu shares")?;
         }
@@ -257,9 +258,11 @@ fn limit(
 }
 
 fn apply(manager: &AnyCgroupManager, resources: &LinuxResources) -> Result<(), Error> {
+    let memory = resources.memory().as_ref();
     let options = ControllerOpt {
         resources,
-        disable_oom_killer: false,
+        // Of v1; v2 has no such setting.
+        disable_oom_killer: memory.and_then(LinuxMemory::disable_oom_killer) == Some(true),
         oom_score_adj: None,
         freezer_state: None,
     };

@@ -89,9 +89,6 @@ fn check_resources(resources: &LinuxResources, node: Node) -> Result<(), Error> 
 }
 
 fn check_memory(memory: &LinuxMemory, node: Node) -> Result<(), Error> {
-    if memory.disable_oom_killer() == Some(true) {
-        return Err(refused("linux.resources.memory.disableOOMKiller", NOT_DONE));
-    }
     for (field, limit) in [
         ("linux.resources.memory.kernel", memory.kernel()),
         ("linux.resources.memory.kernelTCP", memory.kernel_tcp()),

@@ -404,11 +404,6 @@ fn refused_examples() -> Vec<(&'static str, Value, bool)> {
         ("linux.namespaces[].type", linux(two_namespaces), true),
         ("linux.namespaces[].path", linux(relative), true),
         (
-            "linux.resources.memory.disableOOMKiller",
-            resources(json!({ "memory": { "disableOOMKiller": true } })),
-            true,
-        ),
-        (
             "linux.resources.memory.kernel",
             resources(json!({ "memory": { "kernel": 1 } })),
             false,
