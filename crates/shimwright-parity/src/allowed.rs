@@ -148,7 +148,11 @@ pub const ALL: &[Allowed] = &[
         "ours makes groups only where there is something to limit or to count",
     ),
     v1("*", "*cgroup*//*", "as the hierarchy of systemd"),
-    v1("*", "inside/process/cgroup/", "as the hierarchy of systemd"),
+    v1(
+        "*",
+        "*inside/process/cgroup/",
+        "as the hierarchy of systemd",
+    ),
     v1(
         "type: cgroup*",
         "*/mounts//sys/fs/cgroup/systemd/root",
@@ -220,12 +224,7 @@ pub const ALL: &[Allowed] = &[
         "the spec asks for a warning and the next hook (\"Lifecycle\", step 13); runc stops at the first",
     ),
     row(
-        "user namespace*",
-        "*/devices//dev/mqueue/owner",
-        "runc makes it before the group of the container is there",
-    ),
-    row(
-        "sysctl: in a user namespace",
+        "*user namespace*",
         "*/devices//dev/mqueue/owner",
         "runc makes it before the group of the container is there",
     ),
@@ -255,7 +254,7 @@ pub const ALL: &[Allowed] = &[
         "an exec is refused rather than run on processors that it was not to use",
     ),
     row(
-        "*propagation*slave*",
+        "*ropagation: *slave*",
         "*/mounts///propagation",
         "runc makes the mount in which the root is private, so that the root is no slave of it",
     ),
@@ -263,6 +262,16 @@ pub const ALL: &[Allowed] = &[
         "user namespace: without a network of its own",
         "outcome",
         "the kernel refuses a sysfs there; ours shows that of the node, with the options of the mount",
+    ),
+    v1(
+        "hooks: all stages with a cgroup and a time namespace",
+        "hooks/*/mounts//sys/fs/cgroup/*/root",
+        "as the hierarchy of systemd",
+    ),
+    row(
+        "refused: no version",
+        "outcome",
+        "the spec requires a version",
     ),
 ];
 

@@ -185,7 +185,7 @@ fn walk(root: &Path, directory: &Path, found: &mut Map<String, Value>) {
             metadata.uid(),
             metadata.gid()
         );
-        let size = metadata.is_file().then(|| metadata.len());
+        let size = metadata.is_file().then_some(metadata.len());
         found.insert(
             name,
             json!({ "file": about, "size": size, "target": target }),

@@ -108,6 +108,6 @@ mod tests {
     fn another_mistake_is_told_with_its_place() {
         let error = parse_process(b"{\"cwd\":\"/\",\n\"terminal\":1}").unwrap_err();
         assert!(error.to_string().contains("line 2"), "{error}");
-        assert!(parse(b"[]").is_err() && parse(b"{").is_err());
+        assert!(parse(b"1").is_err() && parse(b"{").is_err());
     }
 }

@@ -18,9 +18,7 @@ fn device(path: &str, minor: u32) -> Value {
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = nodes();
-    cases.extend(rules());
-    cases
+    [nodes(), rules(), more_rules()].concat()
 }
 
 fn nodes() -> Vec<Case> {
@@ -115,6 +113,11 @@ fn rules() -> Vec<Case> {
             ] }));
             stage.steps(&TRIED);
         }),
+    ]
+}
+
+fn more_rules() -> Vec<Case> {
+    vec![
         Case::new("device rules: only reading", |stage| {
             stage.resources(json!({ "devices": [
                 { "allow": false, "access": "rwm" },

@@ -2,11 +2,14 @@
 
 use serde_json::json;
 
-use crate::Case;
 use crate::stage::merge;
+use crate::{Case, Stage};
 
 pub(crate) fn cases() -> Vec<Case> {
-    let plain = |_: &mut crate::Stage| {};
+    [processes(), privileges(), terminals(), others()].concat()
+}
+
+fn processes() -> Vec<Case> {
     vec![
         Case::new("exec: as the container's process", plain).exec(|_| {}),
         Case::new("exec: an exit status", plain).exec(|process| {
@@ -26,6 +29,11 @@ pub(crate) fn cases() -> Vec<Case> {
             process["user"] =
                 json!({ "uid": 1000, "gid": 1001, "additionalGids": [5], "umask": 63 });
         }),
+    ]
+}
+
+fn privileges() -> Vec<Case> {
+    vec![
         Case::new("exec: without capabilities", plain)
             .exec(|process| {
                 merge(process, json!({ "capabilities": null }));
@@ -65,6 +73,11 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("exec: processors", plain).exec(|process| {
             process["execCPUAffinity"] = json!({ "initial": "0", "final": "1" });
         }),
+    ]
+}
+
+fn terminals() -> Vec<Case> {
+    vec![
         Case::new("exec: a terminal", plain).exec(|process| {
             let size = json!({ "width": 90, "height": 20 });
             merge(process, json!({ "terminal": true, "consoleSize": size }));
@@ -92,6 +105,11 @@ pub(crate) fn cases() -> Vec<Case> {
                 json!({ "scheduler": null, "oomScoreAdj": null, "ioPriority": null }),
             );
         }),
+    ]
+}
+
+fn others() -> Vec<Case> {
+    vec![
         Case::new("exec: into another user's container", |stage| {
             stage.process(json!({ "user": { "uid": 1000, "gid": 1000, "umask": 63 } }));
         })
@@ -106,3 +124,6 @@ pub(crate) fn cases() -> Vec<Case> {
         }),
     ]
 }
+
+/// A container as containerd makes it.
+fn plain(_: &mut Stage) {}

@@ -55,32 +55,11 @@ pub(crate) fn cases() -> Vec<Case> {
         "poststop"
     ];
     cases.extend([
-        Case::new("hooks: startContainer", |stage| {
-            stage.inner_hook(&["word"], json!({}));
-        }),
-        Case::new("hooks: startContainer, with an environment", |stage| {
-            stage.inner_hook(&[], json!({ "env": ["A=b"], "timeout": 10 }));
-        }),
-        Case::new("hooks: startContainer, of another user", |stage| {
-            stage.inner_hook(&[], json!({}));
-            stage.process(json!({ "user": { "uid": 1000, "gid": 1000 } }));
-        }),
-        Case::new("hooks: startContainer, that fails", |stage| {
-            stage.inner_hook(&["exit=3"], json!({}));
-        })
-        .refused("hook"),
-        Case::new("hooks: startContainer, that is not there", |stage| {
-            stage.add_hook("startContainer", json!({ "path": "/bin/nope" }), json!({}));
-        })
-        .refused("/bin/nope"),
         Case::new("hooks: all stages in their order", |stage| {
             for name in OF_THE_NODE {
                 stage.hook(name, &["first"], json!({}));
                 stage.hook(name, &["second"], json!({}));
             }
-            stage
-                .inner_hook(&["first"], json!({}))
-                .inner_hook(&["second"], json!({}));
         }),
         Case::new("hooks: all stages in a user namespace", |stage| {
             super::namespaces::user(stage);
@@ -115,5 +94,30 @@ pub(crate) fn cases() -> Vec<Case> {
             stage.hook("poststop", &[], json!({})).steps(&["exit=9"]);
         }),
     ]);
+    cases.extend(of_container());
     cases
+}
+
+/// Those that run in the container.
+fn of_container() -> Vec<Case> {
+    vec![
+        Case::new("hooks: startContainer", |stage| {
+            stage.inner_hook(&["word"], json!({}));
+        }),
+        Case::new("hooks: startContainer, with an environment", |stage| {
+            stage.inner_hook(&[], json!({ "env": ["A=b"], "timeout": 10 }));
+        }),
+        Case::new("hooks: startContainer, of another user", |stage| {
+            stage.inner_hook(&[], json!({}));
+            stage.process(json!({ "user": { "uid": 1000, "gid": 1000 } }));
+        }),
+        Case::new("hooks: startContainer, that fails", |stage| {
+            stage.inner_hook(&["exit=3"], json!({}));
+        })
+        .refused("hook"),
+        Case::new("hooks: startContainer, that is not there", |stage| {
+            stage.add_hook("startContainer", json!({ "path": "/bin/nope" }), json!({}));
+        })
+        .refused("/bin/nope"),
+    ]
 }

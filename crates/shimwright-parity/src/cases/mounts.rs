@@ -6,12 +6,21 @@ use serde_json::json;
 use crate::{Case, Stage};
 
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = options_of_binds();
-    cases.extend(options_of_file_systems());
-    cases.extend(places());
-    cases.extend(propagation());
-    cases.extend(kinds());
-    cases
+    [
+        options_of_binds(),
+        options_of_file_systems(),
+        places(),
+        links(),
+        nested(),
+        sources(),
+        propagation(),
+        cgroups(),
+        types(),
+        contents(),
+        devices(),
+        mappings(),
+    ]
+    .concat()
 }
 
 /// Mounts something at the source of the case's bind mount.
@@ -108,7 +117,7 @@ fn options_of_file_systems() -> Vec<Case> {
 }
 
 fn places() -> Vec<Case> {
-    let mut cases = vec![
+    vec![
         Case::new("destination: a missing directory is made", |stage| {
             stage.bind("/new/below", &["bind"]);
         }),
@@ -134,6 +143,11 @@ fn places() -> Vec<Case> {
         Case::new("destination: .. above the root", |stage| {
             stage.bind("/../../v", &["bind"]);
         }),
+    ]
+}
+
+fn links() -> Vec<Case> {
+    vec![
         Case::new("destination: a link to a directory", |stage| {
             stage.directory("/there").link("/there", "/v");
             stage.bind("/v", &["bind"]);
@@ -161,6 +175,11 @@ fn places() -> Vec<Case> {
         Case::new("destination: with slashes at the end", |stage| {
             stage.bind("//v//below//", &["bind"]);
         }),
+    ]
+}
+
+fn nested() -> Vec<Case> {
+    vec![
         Case::new("destination: a place twice", |stage| {
             stage.tmpfs("/v", &["size=64k"]).bind("/v", &["bind"]);
         }),
@@ -181,9 +200,7 @@ fn places() -> Vec<Case> {
         Case::new("destination: below /dev", |stage| {
             stage.bind("/dev/new", &["bind"]);
         }),
-    ];
-    cases.extend(sources());
-    cases
+    ]
 }
 
 fn sources() -> Vec<Case> {
@@ -253,7 +270,7 @@ fn propagation() -> Vec<Case> {
     ]
 }
 
-fn kinds() -> Vec<Case> {
+fn cgroups() -> Vec<Case> {
     vec![
         Case::new("type: cgroup", |stage| {
             stage.mount(json!({
@@ -280,6 +297,11 @@ fn kinds() -> Vec<Case> {
             }));
             stage.steps(&["mkdir:/sys/fs/cgroup/pids/x", "mkdir:/sys/fs/cgroup/x"]);
         }),
+    ]
+}
+
+fn types() -> Vec<Case> {
+    vec![
         Case::new("type: none, with bind", |stage| {
             let source = stage.source("source");
             stage.mount(json!({
@@ -313,6 +335,11 @@ fn kinds() -> Vec<Case> {
                 "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0600"],
             }));
         }),
+    ]
+}
+
+fn contents() -> Vec<Case> {
+    vec![
         Case::new("tmpcopyup: what the image has is copied", |stage| {
             stage
                 .tmpfs("/etc", &["tmpcopyup"])
@@ -339,6 +366,11 @@ fn kinds() -> Vec<Case> {
                 "destination": "/v", "type": "overlay", "source": "overlay", "options": options,
             }));
         }),
+    ]
+}
+
+fn devices() -> Vec<Case> {
+    vec![
         Case::new("/dev: read-only", |stage| {
             let mounts = stage.spec["mounts"].as_array_mut();
             for mount in mounts.into_iter().flatten() {
@@ -354,6 +386,11 @@ fn kinds() -> Vec<Case> {
                 "destination": "/dev", "type": "bind", "source": "/dev", "options": ["bind"],
             }));
         }),
+    ]
+}
+
+fn mappings() -> Vec<Case> {
+    vec![
         Case::new("mappings: ids of a bind mount", |stage| {
             let source = stage.source("source");
             let map = json!([{ "containerID": 0, "hostID": 1000, "size": 10 }]);

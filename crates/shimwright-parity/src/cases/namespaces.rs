@@ -53,6 +53,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ];
     cases.extend(time());
     cases.extend(users());
+    cases.extend(mapped_mounts());
     cases.extend(sysctls());
     cases
 }
@@ -131,6 +132,11 @@ fn users() -> Vec<Case> {
                 stage.linux(json!({ "uidMappings": map(100_000), "gidMappings": map(300_000) }));
             },
         ),
+    ]
+}
+
+fn mapped_mounts() -> Vec<Case> {
+    vec![
         Case::new("user namespace: a bind mount", |stage| {
             user(stage);
             stage.bind("/v", &["bind", "ro"]).steps(&["stat:/v/file"]);

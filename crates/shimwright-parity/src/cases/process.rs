@@ -5,11 +5,15 @@ use serde_json::json;
 use crate::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = program();
-    cases.extend(user());
-    cases.extend(capabilities());
-    cases.extend(kernel());
-    cases
+    [
+        program(),
+        directories(),
+        terminals(),
+        user(),
+        capabilities(),
+        kernel(),
+    ]
+    .concat()
 }
 
 /// The sets of capabilities that a spec of containerd has.
@@ -51,6 +55,11 @@ fn program() -> Vec<Case> {
         Case::new("env: without a value or a name", |stage| {
             stage.process(json!({ "env": ["A=", "PATH=/bin", "B=x=y"] }));
         }),
+    ]
+}
+
+fn directories() -> Vec<Case> {
+    vec![
         Case::new("cwd: a directory", |stage| {
             stage.directory("/work");
             stage.process(json!({ "cwd": "/work" }));
@@ -80,6 +89,11 @@ fn program() -> Vec<Case> {
             });
             stage.process(json!({ "cwd": "/home/user", "user": { "uid": 1000, "gid": 1000 } }));
         }),
+    ]
+}
+
+fn terminals() -> Vec<Case> {
+    vec![
         Case::new("terminal: with a size", |stage| {
             let size = json!({ "width": 100, "height": 30 });
             stage.process(json!({ "terminal": true, "consoleSize": size }));

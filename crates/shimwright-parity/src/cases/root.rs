@@ -35,6 +35,15 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("ociVersion: a new one", |stage| {
             stage.spec["ociVersion"] = json!("1.3.0");
         }),
+    ];
+    cases.extend(paths());
+    cases.extend(elsewhere());
+    cases.extend(propagation());
+    cases
+}
+
+fn paths() -> Vec<Case> {
+    vec![
         Case::new(
             "maskedPaths: files, directories and missing ones",
             |stage| {
@@ -63,6 +72,11 @@ pub(crate) fn cases() -> Vec<Case> {
             stage.linux(json!({ "maskedPaths": ["/link"] }));
             stage.steps(&["list:/secret"]);
         }),
+    ]
+}
+
+fn elsewhere() -> Vec<Case> {
+    vec![
         Case::new("solaris: has no effect", |stage| {
             stage.spec["solaris"] = json!({ "milestone": "a" });
         }),
@@ -83,9 +97,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("intelRdt: an empty one has no effect", |stage| {
             stage.linux(json!({ "intelRdt": {} }));
         }),
-    ];
-    cases.extend(propagation());
-    cases
+    ]
 }
 
 /// The propagation of the root, seen by mounts that are made while the container runs.

@@ -130,7 +130,11 @@ macro_rules! filters {
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = filters![
+    [rules(), flags(), with_privileges()].concat()
+}
+
+fn rules() -> Vec<Case> {
+    filters![
         "all calls" { "defaultAction": "SCMP_ACT_ALLOW" },
         "one call with an error" {
             "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
@@ -164,6 +168,11 @@ pub(crate) fn cases() -> Vec<Case> {
                         { "index": 0, "value": 40, "op": "SCMP_CMP_LT" }] },
             ],
         },
+    ]
+}
+
+fn flags() -> Vec<Case> {
+    filters![
         "a name that nobody knows" {
             "defaultAction": "SCMP_ACT_ALLOW",
             "syscalls": [{ "names": ["of_tomorrow", "chroot"], "action": "SCMP_ACT_ERRNO" }],
@@ -192,7 +201,11 @@ pub(crate) fn cases() -> Vec<Case> {
             "defaultAction": "SCMP_ACT_ALLOW",
             "syscalls": [{ "names": ["chroot"], "action": "SCMP_ACT_TRACE", "errnoRet": 7 }],
         },
-    ];
+    ]
+}
+
+fn with_privileges() -> Vec<Case> {
+    let mut cases = Vec::new();
     cases.push(Case::new("seccomp: a default error", |stage| {
         let syscalls = json!([{ "names": NEEDED, "action": "SCMP_ACT_ALLOW" }]);
         stage.linux(json!({ "seccomp": {

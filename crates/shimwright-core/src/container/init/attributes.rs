@@ -104,7 +104,12 @@ fn given(text: &Option<String>) -> Option<&str> {
 pub(super) fn sysctls(linux: Option<&Linux>, proc: &OwnedFd) -> Result<(), Error> {
     let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
     for (name, value) in sysctls.into_iter().flatten() {
-        write_below(proc, &format!("sys/{}", path(name)), value)
+        let path = path(name);
+        if !is_plain(&path) {
+            let reason = format!("linux.sysctl: {name}: not the name of a parameter");
+            return Err(Error::invalid(reason));
+        }
+        write_below(proc, &format!("sys/{path}"), value)
             .map_err(|error| Error::invalid(format!("linux.sysctl: {name}: {value:?}: {error}")))?;
     }
     Ok(())
@@ -124,6 +129,12 @@ fn path(name: &str) -> String {
             name.chars().map(swap).collect()
         }
     }
+}
+
+/// Whether each part of a path is a name: `net/../vm` is a parameter of the node, whatever a check of its
+/// beginning says.
+fn is_plain(path: &str) -> bool {
+    path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 /// Writes to a file below a directory, at once.
@@ -205,6 +216,18 @@ mod tests {
         ] {
             assert_eq!(path(name), expected);
         }
+    }
+
+    #[test]
+    fn a_parameter_has_no_way_to_another_directory() {
+        let wrong = ["net/../vm/overcommit_memory", "net.//.vm.overcommit_memory"];
+        for name in wrong
+            .into_iter()
+            .chain(["net..a", "/vm", "net/./a", ".", ""])
+        {
+            assert!(!is_plain(&path(name)), "{name}");
+        }
+        assert!(is_plain(&path("net.ipv4.conf.eth0/1.forwarding")));
     }
 
     #[test]

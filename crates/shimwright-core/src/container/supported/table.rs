@@ -315,6 +315,8 @@ fn refused_examples() -> Vec<(&'static str, Value, bool)> {
     vec![
         ("ociVersion", json!({ "ociVersion": "2.0.0" }), true),
         ("process.cwd", process(json!({ "cwd": "a" })), true),
+        ("process.args", process(json!({ "args": ["a\0b"] })), true),
+        ("process.env", process(json!({ "env": ["A=a\0b"] })), true),
         (
             "process.commandLine",
             process(json!({ "commandLine": "a" })),
