@@ -17,6 +17,9 @@ use crate::wasmedge;
 
 const RUNNER: &str = "shimwright-e2e";
 
+/// The shim of the example that runs applications.
+const PIPELINE: &str = "containerd-shim-pipeline-v1";
+
 /// For all tests with every containerd.
 const DEADLINE: Duration = Duration::from_secs(2 * 60 * 60);
 
@@ -122,8 +125,8 @@ impl Suite {
         let given = std::env::var_os(SHIM_DIR).map(PathBuf::from);
         println!("==> building the shims and their tests");
         let built = if with_shims && given.is_none() {
-            let built =
-                cargo::build_binaries(&[&shimwright_engines::shims()[..], &[RUNNER]].concat())?;
+            let shims = shimwright_engines::shims();
+            let built = cargo::build_binaries(&[&shims[..], &[PIPELINE, RUNNER]].concat())?;
             wasmedge::build()?;
             built
         } else {

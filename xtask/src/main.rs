@@ -16,6 +16,7 @@ mod e2e;
 mod engine;
 mod fuzz;
 mod guests;
+mod parity;
 mod sizes;
 mod tally;
 mod test;
@@ -51,6 +52,8 @@ enum Command {
     Chaos(chaos::Options),
     /// The tests that attack the node, with the cgroups of this machine and in that of `vm` (root)
     Attack(attack::Options),
+    /// The same OCI specs with a shim and with runc, and what differs (root)
+    Parity(parity::Options),
     /// Tests of the shims, or chaos, in an emulated machine with cgroup v2 only (root)
     Vm(vm::Options),
     /// The parsers of what others hand us, with cargo-fuzz
@@ -102,6 +105,7 @@ fn dispatch(line: CommandLine) -> Result<ExitCode> {
         Command::E2e(options) => e2e::main(&options),
         Command::Chaos(options) => chaos::main(&options),
         Command::Attack(options) => attack::main(&options),
+        Command::Parity(options) => parity::main(&options),
         Command::Vm(options) => vm::main(options),
         Command::Fuzz(options) => fuzz::main(&options),
         Command::Programs(options) => e2e::programs(&options),

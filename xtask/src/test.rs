@@ -14,6 +14,7 @@ use shimwright_testenv::process;
 use crate::cargo;
 use crate::chaos;
 use crate::e2e::Suite;
+use crate::parity;
 use crate::sizes;
 use crate::tally::Tally;
 use crate::vm;
@@ -52,6 +53,7 @@ pub(crate) fn run(unit: bool, end_to_end: bool) -> Result<ExitCode> {
         println!("==> tests without containerd");
         tally += sizes::check(&shims)?;
         tally += cargo_test(&shims)?;
+        tally += parity::test(&shims, parity::TESTED)?;
         tally += chaos::test(&shims)?;
         tally += vm::test()?;
         tally += Tally::of_some(wasmedge::tests(&[])?, DEADLINE)?;

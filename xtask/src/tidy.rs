@@ -50,7 +50,7 @@ const OWNERS: [Owner; 3] = [
             "cgroup/stats/",
             "config/options.rs",
             "container/create.rs",
-            "container/rootfs.rs",
+            "container/rootfs/mod.rs",
             "service/",
             "shim/",
         ],

@@ -15,8 +15,9 @@ use crate::code::application;
 use crate::code::image;
 use crate::config::bundle;
 use crate::config::options::{self, RuntimeOptions};
+use crate::config::spec;
 use crate::container::entrypoint::Entrypoint;
-use crate::container::{entrypoint, home, join, rootfs, spawn, supported};
+use crate::container::{entrypoint, home, join, rootfs, supported};
 use crate::engine::artifact::{Kind, MAGIC, Wasm};
 use crate::engine::limits::Limits;
 use crate::engine::outbound::Outbound;
@@ -47,12 +48,11 @@ pub const PARSERS: [(&str, Parser); 13] = [
 
 /// `config.json`: from a spec to what a guest is given and how its sandbox is built.
 pub fn config(bytes: &[u8]) {
-    let Ok(mut spec) = serde_json::from_slice::<Spec>(bytes) else {
+    let Ok(mut spec) = spec::parse(bytes) else {
         return;
     };
     let group = bundle::group(spec.annotations().as_ref(), "id");
     assert!(!group.is_empty());
-    spawn::fuzz(&spec);
     let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
     let devices = resources.and_then(|resources| resources.devices().as_deref());
     cgroup::devices::fuzz(devices.unwrap_or_default(), &spec);
@@ -65,7 +65,6 @@ pub fn config(bytes: &[u8]) {
         }
         limits.apply(&mut spec, Path::new("/empty"));
     }
-    let _ = policy::take_groups(&mut spec);
     policy::restrict(&mut spec);
     for mount in spec.mounts().iter().flatten() {
         let kind = mount.typ().as_deref().unwrap_or_default();
@@ -82,10 +81,9 @@ pub fn config(bytes: &[u8]) {
         policy::capabilities::complete(&mut process, true);
         assert!(process.capabilities().is_some());
     }
-    policy::protect_cgroups(&mut spec, &Default::default());
     join::fuzz(spec, process);
     // The spec of a further process is one of its own.
-    let _ = serde_json::from_slice::<Process>(bytes);
+    let _ = spec::parse_process(bytes);
 }
 
 /// The runtime options: the first byte says in which form.

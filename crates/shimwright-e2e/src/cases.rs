@@ -6,6 +6,7 @@ mod docker;
 mod engine;
 mod exec;
 mod file;
+mod give_up;
 mod kubernetes;
 mod linux;
 mod options;
@@ -38,6 +39,8 @@ enum Needs {
     WasmLayers,
     /// The same as ours, and a `ctr` with an option for the user.
     UserOption,
+    /// The same as ours, and a containerd that asks runtimes what they can do.
+    RuntimeFeatures,
     /// Anything that runs containers, also runc.
     AnyRuntime,
 }
@@ -67,6 +70,7 @@ impl Case {
             Needs::Ours => ours,
             Needs::WasmLayers => ours && release.has_wasm_layers(),
             Needs::UserOption => ours && release.has_user_option(),
+            Needs::RuntimeFeatures => ours && release >= Release::V2,
             Needs::AnyRuntime => true,
         };
         possible && (!self.docker || release.has_docker())
@@ -75,7 +79,7 @@ impl Case {
 
 /// Every case, in the order they run.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    let tables: [&[Case]; 13] = [
+    let tables: [&[Case]; 14] = [
         program::CASES,
         engine::CASES,
         create::CASES,
@@ -86,6 +90,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         task::CASES,
         options::CASES,
         pod::CASES,
+        give_up::CASES,
         daemon::CASES,
         docker::CASES,
         kubernetes::CASES,

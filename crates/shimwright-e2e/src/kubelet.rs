@@ -40,6 +40,25 @@ impl Stage {
 
     /// Runs an empty pod, with the given mode of process namespaces.
     pub(crate) fn pod_with(&mut self, pid_mode: i32) -> Result<Pod> {
+        let (config, logs, namespaces) = self.pod_config(pid_mode)?;
+        let request = json!({ "config": config, "runtime_handler": self.handler() });
+        let reply = self.call("RunPodSandbox", &request)?;
+        Ok(Pod {
+            id: text(&reply["pod_sandbox_id"]),
+            config,
+            logs,
+            namespaces,
+        })
+    }
+
+    /// The request for an empty pod.
+    pub(crate) fn pod_request(&mut self) -> Result<Value> {
+        let (config, ..) = self.pod_config(NAMESPACE_OF_CONTAINER)?;
+        Ok(json!({ "config": config, "runtime_handler": self.handler() }))
+    }
+
+    /// The configuration of a pod, its directory of logs and its namespaces.
+    fn pod_config(&mut self, pid_mode: i32) -> Result<(Value, PathBuf, Value)> {
         self.await_ready()?;
         let name = self.new_id();
         let logs = self.containerd().directory().join("logs").join(&name);
@@ -57,14 +76,7 @@ impl Stage {
                 },
             },
         });
-        let request = json!({ "config": config, "runtime_handler": self.handler() });
-        let reply = self.call("RunPodSandbox", &request)?;
-        Ok(Pod {
-            id: text(&reply["pod_sandbox_id"]),
-            config,
-            logs,
-            namespaces,
-        })
+        Ok((config, logs, namespaces))
     }
 
     /// Waits until containerd serves a kubelet, which it does a little after it is up, and has
@@ -155,7 +167,7 @@ impl Pod {
     }
 
     /// Creates a container.
-    fn create(&self, stage: &mut Stage, Spec(mut spec): Spec) -> Result<Running> {
+    pub(crate) fn create(&self, stage: &mut Stage, Spec(mut spec): Spec) -> Result<Running> {
         let name = stage.new_id();
         let log = format!("{name}.log");
         spec["metadata"] = json!({ "name": name });

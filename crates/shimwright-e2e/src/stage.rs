@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use shimwright_guests::{Guest, HELLO, HELLO_COMPONENT};
+use shimwright_guests::{CAT, Guest, HELLO, HELLO_COMPONENT};
 use shimwright_testenv::containerd::{Containerd, LONG, PAUSE, SHORT};
 use shimwright_testenv::error::{Context, Result, ensure, error};
-use shimwright_testenv::image::{Entry, Image, Platform};
+use shimwright_testenv::image::{self, Entry, Image, Platform};
 use shimwright_testenv::process::{self, Finished, Process};
 
 use crate::dockerd::Docker;
@@ -22,6 +22,9 @@ pub(crate) const GUESTS_USER: &str = "e2e.invalid/guests-user:1";
 /// Images that are nothing but a program.
 pub(crate) const LAYER_MODULE: &str = "e2e.invalid/layer-module:1";
 pub(crate) const LAYER_COMPONENT: &str = "e2e.invalid/layer-component:1";
+/// An application of two components for the shim of the example, in the root and as layers.
+pub(crate) const PIPELINE: &str = "e2e.invalid/pipeline:1";
+pub(crate) const LAYER_PIPELINE: &str = "e2e.invalid/layer-pipeline:1";
 /// busybox, and an environment.
 pub(crate) const LINUX: &str = "e2e.invalid/linux:1";
 pub(crate) const LINUX_ENV: [&str; 2] = ["PATH=/bin", "FROM_IMAGE=yes"];
@@ -65,6 +68,7 @@ impl Stage {
         containerd.import_for_pods(&linux)?;
         if runs_wasm {
             import_guests(&containerd)?;
+            import_pipelines(&containerd)?;
         }
         Ok(Self {
             docker: None,
@@ -396,6 +400,32 @@ fn import_guests(containerd: &Containerd) -> Result<()> {
             containerd.import(&image)?;
             containerd.import_for_pods(&image)?;
         }
+    }
+    Ok(())
+}
+
+/// Imports an application of two components, of which the second copies what the first prints.
+fn import_pipelines(containerd: &Containerd) -> Result<()> {
+    const WASM: &str = "application/vnd.wasm.content.layer.v1+wasm";
+    let guests = [HELLO, CAT];
+    let manifest = |kind: &str, source: fn(Guest) -> String| {
+        let stages = guests.map(
+            |guest| serde_json::json!({ "name": guest.name(), "source": { kind: source(guest) } }),
+        );
+        serde_json::json!({ "stages": stages })
+            .to_string()
+            .into_bytes()
+    };
+    let path = "/pipeline.json";
+    let files = guests.map(|guest| Entry::file(file(guest), guest.wasm()));
+    let by_path = Entry::file("pipeline.json", manifest("path", file));
+    let files = [&files[..], &[by_path]].concat();
+    containerd.import(&Image::of_files(PIPELINE, &[path], files))?;
+    if containerd.release().has_wasm_layers() {
+        let by_digest = manifest("digest", |guest| image::digest(guest.wasm()));
+        let mut layers = vec![("application/vnd.shimwright.pipeline.v1+json", by_digest)];
+        layers.extend(guests.map(|guest| (WASM, guest.wasm().to_vec())));
+        containerd.import(&Image::of_layers(LAYER_PIPELINE, path, layers))?;
     }
     Ok(())
 }

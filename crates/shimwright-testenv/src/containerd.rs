@@ -1,6 +1,6 @@
 //! A private containerd: unpacked from a Debian archive, with directories and a socket of its own.
 
-mod pods;
+pub mod pods;
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;

@@ -185,6 +185,12 @@ pub fn unpack_with_dependencies(suite: &str, name: &str, packages: &[&str]) -> R
     Ok(target)
 }
 
+/// The newest runc that Debian has, unpacked into the cache with the C library that it is linked to,
+/// which may be newer than that of this machine.
+pub fn newest_runc() -> Result<PathBuf> {
+    unpack_with_dependencies("sid", "runc", &["runc"])
+}
+
 /// Whether all of these were unpacked into a directory, which [`extract`] tells.
 fn has_unpacked(target: &Path, packages: &[&str]) -> bool {
     let unpacked = fs::read_to_string(target.join("PACKAGES")).unwrap_or_default();

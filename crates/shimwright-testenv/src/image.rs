@@ -55,8 +55,9 @@ impl Platform {
 pub enum Content {
     /// A root file system in one tar layer.
     Files(Vec<Entry>),
-    /// The program itself as the only layer; containerd 1.7.7 and later.
-    WasmLayer(Vec<u8>),
+    /// Layers that are no file systems, such as a program, each with its media type; containerd
+    /// 1.7.7 and later.
+    Layers(Vec<(&'static str, Vec<u8>)>),
 }
 
 /// One file of a root file system; its directories are made as needed.
@@ -102,10 +103,15 @@ impl Image {
 
     /// An image that is nothing but the program.
     pub fn of_wasm_layer(name: &str, file: &str, wasm: Vec<u8>) -> Self {
+        Self::of_layers(name, file, vec![("application/wasm", wasm)])
+    }
+
+    /// An image of layers that are no file systems, each with its media type.
+    pub fn of_layers(name: &str, file: &str, layers: Vec<(&'static str, Vec<u8>)>) -> Self {
         Self {
             name: name.to_owned(),
             platform: Platform::Wasm,
-            content: Content::WasmLayer(wasm),
+            content: Content::Layers(layers),
             entrypoint: vec![file.to_owned()],
             env: Vec::new(),
             user: String::new(),
@@ -127,14 +133,17 @@ impl Image {
             br#"{"imageLayoutVersion":"1.0.0"}"#,
         )?;
 
-        let (layer, diff_ids, layer_type) = match &self.content {
+        let (layers, diff_ids) = match &self.content {
             Content::Files(entries) => {
                 let layer = tar_of(entries)?;
                 let diff_ids = vec![digest(&layer)];
-                (layer, diff_ids, "application/vnd.oci.image.layer.v1.tar")
+                (
+                    vec![("application/vnd.oci.image.layer.v1.tar", layer)],
+                    diff_ids,
+                )
             }
-            // Nothing is unpacked from such a layer, hence no diff ids.
-            Content::WasmLayer(wasm) => (wasm.clone(), Vec::new(), "application/wasm"),
+            // Nothing is unpacked from such layers, hence no diff ids.
+            Content::Layers(layers) => (layers.clone(), Vec::new()),
         };
         // Also for programs as layers: `ctr run` refuses `application/vnd.wasm.config.v0+json`.
         let config_type = "application/vnd.oci.image.config.v1+json";
@@ -145,14 +154,16 @@ impl Image {
             "config": { "Entrypoint": self.entrypoint, "Env": self.env, "User": self.user },
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
         });
-        let layer = append_blob(&mut archive, layer_type, &layer)?;
+        let layers = layers.iter();
+        let layers = layers.map(|(media_type, layer)| append_blob(&mut archive, media_type, layer));
+        let layers = layers.collect::<Result<Vec<_>>>()?;
         let config = append_blob(&mut archive, config_type, config.to_string().as_bytes())?;
         let manifest_type = "application/vnd.oci.image.manifest.v1+json";
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": manifest_type,
             "config": config,
-            "layers": [layer],
+            "layers": layers,
         });
         let mut manifest =
             append_blob(&mut archive, manifest_type, manifest.to_string().as_bytes())?;

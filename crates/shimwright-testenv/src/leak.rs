@@ -323,6 +323,8 @@ impl Ground {
     fn stale_sockets(&self) -> Vec<PathBuf> {
         let bound = fs::read_to_string("/proc/net/unix").unwrap_or_default();
         let is_bound = |path: &Path| {
+            // The name that tools know a socket by is a link to it.
+            let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
             bound
                 .lines()
                 .any(|line| line.ends_with(path.to_string_lossy().as_ref()))

@@ -30,6 +30,8 @@ pub struct Bundle {
     image: PathBuf,
     spec: Value,
     overlay: bool,
+    /// Further options of the overlay.
+    overlay_options: Vec<String>,
     /// The lower layer of the overlay.
     lower: PathBuf,
     streams: [String; 3],
@@ -54,6 +56,7 @@ impl Bundle {
             image,
             spec,
             overlay: false,
+            overlay_options: Vec::new(),
             streams: Default::default(),
             log: None,
         };
@@ -208,6 +211,12 @@ impl Bundle {
         self.spec(|spec| spec["root"]["path"] = json!("rootfs"))
     }
 
+    /// Adds an option of the overlay.
+    pub fn overlay_option(mut self, option: &str) -> Self {
+        self.overlay_options.push(option.to_owned());
+        self
+    }
+
     /// The same over the files of another bundle's image: containers of one image share its
     /// layers, and so its files with all that the kernel knows about them.
     ///
@@ -323,14 +332,16 @@ impl Bundle {
 
     fn overlay_mount(&self) -> Mount {
         let option = |name, path: &Path| format!("{name}={}", path.display());
+        let layers = [
+            option("lowerdir", &self.lower),
+            option("upperdir", &self.layer("upper")),
+            option("workdir", &self.layer("work")),
+        ];
+        let options = layers.into_iter().chain(self.overlay_options.clone());
         Mount {
             type_: "overlay".to_owned(),
             source: "overlay".to_owned(),
-            options: vec![
-                option("lowerdir", &self.lower),
-                option("upperdir", &self.layer("upper")),
-                option("workdir", &self.layer("work")),
-            ],
+            options: options.collect(),
             ..Default::default()
         }
     }

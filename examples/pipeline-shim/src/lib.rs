@@ -108,14 +108,14 @@ impl Applications for Pipelines {
         }
     }
 
-    fn plan(&self, manifest: &Manifest) -> Result<Plan, BoxError> {
-        Pipeline::parse(manifest)?.plan()
+    fn plan(&self, manifest: &Manifest, env: &[(String, String)]) -> Result<Plan, BoxError> {
+        Pipeline::parse(manifest, env)?.plan()
     }
 
     fn run(&self, workload: &Workload<Application>) -> Result<Exit, BoxError> {
         forbid_new_code()?;
         let application = workload.application();
-        let stages = Pipeline::parse(application.manifest())?.stages;
+        let stages = Pipeline::parse(application.manifest(), workload.env())?.stages;
         let mut input = application.file(INPUT).map(<[u8]>::to_vec);
         let mut left = application.components().len();
         for (stage, component) in stages.into_iter().zip(application.components()) {

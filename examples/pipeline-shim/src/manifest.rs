@@ -23,6 +23,8 @@ pub(crate) struct Stage {
     source: Place,
     #[serde(default)]
     pub(crate) args: Vec<String>,
+    /// The stage is left out unless this variable is set.
+    when: Option<String>,
 }
 
 /// A file in the root file system, or a layer of the image.
@@ -44,9 +46,13 @@ impl Place {
 }
 
 impl Pipeline {
-    /// Reads a manifest.
-    pub(crate) fn parse(manifest: &Manifest) -> Result<Self, BoxError> {
-        Ok(serde_json::from_slice(manifest.bytes())?)
+    /// Reads a manifest, for a container with this environment.
+    pub(crate) fn parse(manifest: &Manifest, env: &[(String, String)]) -> Result<Self, BoxError> {
+        let mut pipeline: Self = serde_json::from_slice(manifest.bytes())?;
+        let is_set = |variable: &String| env.iter().any(|(name, _)| name == variable);
+        let stages = &mut pipeline.stages;
+        stages.retain(|stage| stage.when.as_ref().is_none_or(is_set));
+        Ok(pipeline)
     }
 
     /// The parts that core is to get.

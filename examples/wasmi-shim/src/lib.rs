@@ -1,6 +1,8 @@
 //! A custom engine: the wasmi interpreter, for modules that use WASI preview 1.
 
-use shimwright_core::{BoxError, Engine, Exit, Limit, Options, Workload, forbid_new_code};
+use shimwright_core::{
+    BoxError, Engine, Exit, Limit, Options, Validator, Workload, forbid_new_code,
+};
 use wasmi::{Linker, Module, Store, errors::ErrorKind};
 use wasmi_wasi::{Dir, WasiCtx, WasiCtxBuilder, add_to_linker, ambient_authority};
 
@@ -14,9 +16,15 @@ impl Wasmi {
     }
 }
 
-impl Engine for Wasmi {
+impl Validator for Wasmi {
     fn validate(&self, wasm: &[u8]) -> Result<(), BoxError> {
         Ok(Module::validate(&self.0, wasm)?)
+    }
+}
+
+impl Engine for Wasmi {
+    fn validator(&self) -> Option<&dyn Validator> {
+        Some(self)
     }
 
     fn enforced_limits(&self) -> &[Limit] {

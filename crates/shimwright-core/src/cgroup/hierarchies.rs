@@ -81,15 +81,38 @@ impl Hierarchies {
         found
     }
 
-    /// The names of the directories in which v1 hierarchies are mounted, such as `cpu,cpuacct`.
-    pub(crate) fn names(&self) -> BTreeSet<String> {
-        let name = |mount: &Mount| Some(mount.point.file_name()?.to_str()?.to_owned());
-        self.v1.values().filter_map(name).collect()
-    }
-
     /// Whether resources are controlled by v1 hierarchies.
     pub(crate) fn is_legacy(&self) -> bool {
         self.v1.contains_key("devices") && self.v1.contains_key("memory")
+    }
+
+    /// Where the v2 hierarchy is mounted.
+    pub(crate) fn unified_point(&self) -> Option<&Path> {
+        self.v2.as_ref().map(|mount| mount.point.as_path())
+    }
+
+    /// For each place where v1 hierarchies are mounted, the group there of a process that has joined
+    /// `cgroups`, and whether it is one of these. Of the others, it is in the group of this process.
+    pub(crate) fn seen_by(&self, cgroups: &Cgroups) -> io::Result<Vec<(PathBuf, PathBuf, bool)>> {
+        Ok(self.seen(cgroups, &self.own()?))
+    }
+
+    fn seen(&self, cgroups: &Cgroups, own: &Cgroups) -> Vec<(PathBuf, PathBuf, bool)> {
+        let mut seen = BTreeMap::new();
+        for (controller, mount) in &self.v1 {
+            let of_container = cgroups.controller(controller).map(|group| (group, true));
+            let of_this = own.controller(controller).map(|group| (group, false));
+            if let Some((group, is_own)) = of_container.or(of_this) {
+                let found = seen.entry(&mount.point).or_insert((group, is_own));
+                if is_own && !found.1 {
+                    *found = (group, is_own);
+                }
+            }
+        }
+        let owned = |(point, (group, is_own)): (&PathBuf, (&Path, bool))| {
+            (point.clone(), group.to_owned(), is_own)
+        };
+        seen.into_iter().map(owned).collect()
     }
 
     /// The v2 hierarchy.
@@ -155,9 +178,9 @@ impl Hierarchies {
     }
 
     /// The groups a container at this path of its spec is going to have: one in each v1 hierarchy
-    /// that controls something.
+    /// that controls something, or one in the v2 hierarchy.
     pub(crate) fn planned(&self, path: &GroupPath) -> Cgroups {
-        self.select(path, |name| v1::CONTROLLERS.contains(&name))
+        self.for_controllers(path, &v1::CONTROLLERS)
     }
 
     /// The groups at this path for these controllers of v1, or in the v2 hierarchy.
@@ -193,9 +216,10 @@ impl Hierarchies {
     pub(crate) fn make(&self, cgroups: &Cgroups) -> io::Result<()> {
         let cpuset: Option<&Path> = self.v1.get("cpuset").map(|mount| mount.point.as_path());
         cgroups.v1.make(cpuset)?;
-        match &cgroups.v2 {
-            Some(group) => super::make(group.directory()),
-            None => Ok(()),
+        match (&cgroups.v2, self.unified()) {
+            (Some(group), Some(unified)) if !self.is_legacy() => unified.make(group),
+            (Some(group), _) => super::make(group.directory()),
+            (None, _) => Ok(()),
         }
     }
 
@@ -240,6 +264,21 @@ mod tests {
         let unified = found.v2.as_ref().map(v2::Group::directory);
         assert_eq!(unified, Some(Path::new("/sys/fs/cgroup/unified/")));
         assert!(matches!(found.version(), Version::V1(_)));
+    }
+
+    #[test]
+    fn a_container_sees_its_own_groups_and_those_it_shares() {
+        let hierarchies = Hierarchies::parse(HYBRID);
+        let own = hierarchies.groups("3:cpu:/\n4:memory:/shim\n");
+        let container = hierarchies.groups("3:cpu:/c\n").without(&own);
+        let seen = hierarchies.seen(&container, &own);
+        let path = |path: &str| PathBuf::from(path);
+        let (cpu, memory) = (path("/sys/fs/cgroup/cpu"), path("/sys/fs/cgroup/memory"));
+        let expected = [
+            (cpu.clone(), cpu.join("c"), true),
+            (memory.clone(), memory.join("shim"), false),
+        ];
+        assert_eq!(seen, expected);
     }
 
     #[test]

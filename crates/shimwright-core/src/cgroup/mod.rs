@@ -1,8 +1,7 @@
 //! The cgroups of one container: their paths, their processes, killing and removing them.
 //!
-//! libcontainer creates them. This module finds them from the kernel's record of the container's
-//! first process, so that cleanup depends neither on the spelling of the path in the spec
-//! (`cgroupsPath`, also systemd's `slice:prefix:name`) nor on a library's state file.
+//! Those that systemd has made (`cgroupsPath` as `slice:prefix:name`) are found from the kernel's record
+//! of the container's first process, so that cleanup does not depend on the spelling of the path.
 //!
 //! What differs between the versions is behind [`Version`], in `v1` and `v2` of each topic.
 
@@ -115,6 +114,11 @@ impl Cgroups {
         self.v1.directory(name)
     }
 
+    /// The directory of the v2 group.
+    pub(crate) fn unified_directory(&self) -> Option<&Path> {
+        self.v2.as_ref().map(v2::Group::directory)
+    }
+
     fn directories(&self) -> BTreeSet<&Path> {
         let mut directories = self.v1.directories();
         directories.extend(self.v2.as_ref().map(v2::Group::directory));
@@ -125,6 +129,16 @@ impl Cgroups {
     pub(crate) fn join(&self) -> io::Result<()> {
         self.v1.join()?;
         self.v2.as_ref().map_or(Ok(()), v2::Group::join)
+    }
+
+    /// Moves this process, which has a single thread, into every group but the v2 group that controls the
+    /// container's resources: it has been made in that.
+    pub(crate) fn join_the_rest(&self) -> io::Result<()> {
+        self.v1.join()?;
+        match (&self.v2, self.version()) {
+            (Some(group), Version::V1(_)) => group.join(),
+            _ => Ok(()),
+        }
     }
 
     /// Whether there are such groups or may be.

@@ -33,7 +33,12 @@ impl Group {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hierarchy<'a>(pub(super) &'a Path);
 
-impl Hierarchy<'_> {
+impl<'a> Hierarchy<'a> {
+    /// Where it is mounted.
+    pub(crate) fn point(self) -> &'a Path {
+        self.0
+    }
+
     /// Has the groups above one hand on these controllers, as far as they have them: without one its
     /// limit cannot be set, which is noticed then.
     pub(crate) fn hand_on(self, group: &Group, controllers: &[&str]) {

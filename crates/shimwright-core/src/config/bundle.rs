@@ -12,6 +12,7 @@ use oci_spec::runtime::Spec;
 use super::identity::ProcessId;
 use super::read_bounded;
 use super::record::Record;
+use super::spec;
 use crate::error::{Context, Error};
 
 /// The largest `config.json` that is read, in bytes.
@@ -52,11 +53,6 @@ impl Bundle {
         self.directory.join("shimwright")
     }
 
-    /// Where libcontainer keeps its state, in a directory named after the container.
-    pub(crate) fn libcontainer(&self) -> PathBuf {
-        self.private().join("libcontainer")
-    }
-
     /// Reads and parses `config.json`.
     ///
     /// # Errors
@@ -66,7 +62,7 @@ impl Bundle {
         let path = self.directory.join("config.json");
         let invalid = |reason: String| Error::invalid(format!("{}: {reason}", path.display()));
         let bytes = read_bounded(&path, MAX_CONFIG).map_err(|error| invalid(error.to_string()))?;
-        serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))
+        spec::parse(&bytes).map_err(|error| invalid(error.to_string()))
     }
 
     /// Reads what an earlier process recorded; `None` if there is no record that can be read.

@@ -5,6 +5,7 @@ pub(crate) mod identity;
 pub(crate) mod node;
 pub(crate) mod options;
 pub(crate) mod record;
+pub(crate) mod spec;
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -20,6 +20,9 @@ pub(crate) struct Record {
     /// Whether it mounted something below the root file system too.
     #[serde(default)]
     pub(crate) mounted_below: bool,
+    /// Whether hooks are to run when the container is gone.
+    #[serde(default)]
+    pub(crate) poststop: bool,
     /// The container's first process, once it exists.
     pub(crate) init: Option<ProcessId>,
     /// The container's cgroups, once they exist.
@@ -41,6 +44,7 @@ impl Record {
             id: id.to_owned(),
             mounted: false,
             mounted_below: false,
+            poststop: false,
             init: None,
             cgroups: Cgroups::default(),
             engine: None,

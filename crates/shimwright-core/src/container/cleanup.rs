@@ -5,11 +5,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use libcontainer::container::{ContainerStatus, State};
-use libcontainer::error::LibcontainerError;
-use oci_spec::runtime::{Hook, Spec};
-use rustix::process::Signal;
+use oci_spec::runtime::Spec;
+use rustix::process::{Pid, Signal};
 
+use super::init::hooks::{self, Stage, State};
 use super::rootfs;
 use crate::cgroup::LOOK;
 use crate::code::compiler;
@@ -118,8 +117,11 @@ pub(crate) fn remove(bundle: &Bundle, record: &Record) -> Result<(), Error> {
         .cgroups
         .remove(BOUND)
         .context("remove the container's cgroups")?;
-    if let Ok(spec) = bundle.spec() {
-        run_poststop_hooks(bundle, record, &spec);
+    if record.poststop
+        && let Err(error) = run_poststop_hooks(bundle, record)
+    {
+        let error = crate::error::chain(&error);
+        tracing::warn!(error, id = record.id, "cannot run the poststop hooks");
     }
     if record.mounted {
         // Most containers have one mount, for which the mount table need not be read.
@@ -137,43 +139,17 @@ pub(crate) fn remove(bundle: &Bundle, record: &Record) -> Result<(), Error> {
 
 /// "If any poststop hook fails, the runtime must log a warning, but the remaining hooks and
 /// lifecycle continue" (OCI runtime spec, Lifecycle).
-fn run_poststop_hooks(bundle: &Bundle, record: &Record, spec: &Spec) {
-    let Some(hooks) = spec
-        .hooks()
-        .as_ref()
-        .and_then(|hooks| hooks.poststop().as_ref())
-    else {
-        return;
-    };
-    // The hooks were not run yet exactly if the state is still there.
-    let Ok(state) = state(
-        &bundle.libcontainer().join(&record.id),
-        ContainerStatus::Stopped,
-    ) else {
-        return;
-    };
-    run_each(hooks, &state);
-}
-
-/// Runs hooks of which none stops the others: a failed one is logged.
-fn run_each(hooks: &[Hook], state: &State) {
-    for hook in hooks {
-        let one = vec![hook.clone()];
-        let run = libcontainer::hooks::run_hooks(Some(&one), Some(state), None, None, None);
-        if let Err(error) = run {
-            tracing::warn!(%error, id = state.id, hook = %hook.path().display(), "hook failed");
-        }
-    }
-}
-
-/// The state that libcontainer has written down, with this status.
-///
-/// `Container::load` asks `/proc` for the status of the first process too, and fails if that ends
-/// meanwhile.
-fn state(directory: &Path, status: ContainerStatus) -> Result<State, LibcontainerError> {
-    let mut state = State::load(directory)?;
-    state.status = status;
-    Ok(state)
+fn run_poststop_hooks(bundle: &Bundle, record: &Record) -> Result<(), Error> {
+    let spec = bundle.spec()?;
+    let mut run = record.clone();
+    run.poststop = false;
+    // Before they run: none of them runs twice if this process is killed.
+    bundle.write_record(&run)?;
+    let hooks = spec.hooks().as_ref();
+    let hooks = hooks.and_then(|hooks| hooks.poststop().as_deref());
+    let state = State::new(&record.id, bundle.directory(), &spec)?;
+    hooks::run_each(Stage::Poststop, hooks.unwrap_or_default(), &state.stopped());
+    Ok(())
 }
 
 fn remove_directory(path: &Path) -> io::Result<()> {
@@ -187,13 +163,15 @@ fn remove_directory(path: &Path) -> io::Result<()> {
 ///
 /// Launcher process. A failed one is logged, as the guest runs already: "the runtime must log a
 /// warning, but lifecycle continues as if the hook had succeeded" (OCI runtime spec 1.2).
-pub(crate) fn run_poststart_hooks(directory: &Path, spec: &Spec) -> Result<(), Error> {
-    let hooks = spec
-        .hooks()
-        .as_ref()
-        .and_then(|hooks| hooks.poststart().as_ref());
-    let state = state(directory, ContainerStatus::Running);
-    let state = state.context("load the container's state")?;
-    run_each(hooks.map_or(&[], Vec::as_slice), &state);
+pub(crate) fn run_poststart_hooks(
+    bundle: &Bundle,
+    id: &str,
+    pid: Option<i32>,
+    spec: &Spec,
+) -> Result<(), Error> {
+    let hooks = spec.hooks().as_ref();
+    let hooks = hooks.and_then(|hooks| hooks.poststart().as_deref());
+    let state = State::new(id, bundle.directory(), spec)?.running(pid.and_then(Pid::from_raw));
+    hooks::run_each(Stage::Poststart, hooks.unwrap_or_default(), &state);
     Ok(())
 }

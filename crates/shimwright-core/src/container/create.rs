@@ -1,27 +1,23 @@
 //! Creates a container: from a bundle to a first process that waits for `start`.
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use containerd_shim_protos::api::Mount;
-use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
-use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 
 use super::entrypoint;
 use super::executor::Exec;
 use super::home;
 use super::program::Programs;
-use super::spawn::{self, Spawn};
+use super::spawn::{Spawn, Spawned};
 use super::supported::{self, Node};
 use super::terminal::Wiring;
 use super::{cleanup, rootfs};
-use crate::cgroup::{Cgroups, GroupPath, Hierarchies, devices};
+use crate::cgroup::{Cgroups, GroupPath, Hierarchies};
 use crate::code::content::Store;
 use crate::config::bundle::Bundle;
 use crate::config::identity::ProcessId;
@@ -33,7 +29,6 @@ use crate::policy;
 use crate::process::handle::Handle;
 use crate::runner::host::Host;
 use crate::stdio::Stdio;
-use crate::sys;
 
 /// One container to create.
 #[derive(Debug)]
@@ -57,6 +52,8 @@ pub(crate) struct Created {
     pub(crate) init: ProcessId,
     /// The first process.
     pub(crate) handle: Handle,
+    /// A byte here is `start`; the process ends if it is closed before.
+    pub(crate) start: Handle,
     pub(crate) cgroups: Cgroups,
     /// The shim's end of the terminal, if there is one.
     pub(crate) master: Option<Handle>,
@@ -74,8 +71,6 @@ struct Plan {
     process: Process,
     /// The spec has hooks to run after `start`.
     poststart: bool,
-    /// The mount namespace of the node, if this process is in another one.
-    outside: Option<File>,
 }
 
 impl Job<'_> {
@@ -86,8 +81,8 @@ impl Job<'_> {
     /// Why there is no container; everything done for it has been undone.
     pub(crate) fn run(self, stdio: Stdio) -> Result<Created, Error> {
         let bundle = self.bundle;
-        // libcontainer needs a working directory, and the shim's own may have been removed: it is
-        // the bundle of the first container of the group.
+        // Hooks are told to find their files here, and the shim's own working directory may have been
+        // removed: it is the bundle of the first container of the group.
         rustix::process::chdir(bundle.directory())
             .with_context(|| format!("enter the bundle {}", bundle.directory().display()))?;
         bundle.make_private()?;
@@ -108,63 +103,42 @@ impl Job<'_> {
     fn create(self, stdio: Stdio, record: &mut Record) -> Result<Created, Error> {
         let (id, bundle, hierarchies) = (self.id, self.bundle, self.hierarchies);
         let engine = self.host.name;
-        let (systemd, no_pivot) = (self.options.systemd_cgroup, self.options.no_pivot_root);
+        let options = self.options;
         rootfs::mount(self.mounts, &bundle.rootfs())?;
         let Plan {
             mut exec,
             spec,
             process,
             poststart,
-            outside,
         } = self.plan(matches!(stdio, Stdio::Terminal))?;
         let kind = exec.kind();
-        let wiring = Wiring::new(stdio, &mut exec, kind, &process, &bundle.private())
+        let wiring = Wiring::new(stdio, &mut exec, kind, &process)
             .context("make the streams of the first process")?;
         refuse_used_cgroup(&spec, hierarchies)?;
         record.engine = exec
             .figures
             .clone()
             .map(|figures| (engine.to_owned(), figures));
-        let mut guard = None;
-        let pid = if !systemd && spawn::can(&spec, hierarchies) {
-            Spawn {
-                id,
-                bundle,
-                hierarchies,
-                spec,
-                exec,
-                no_pivot,
-                outside,
-            }
-            .run(&wiring, record)?
-        } else {
-            let guard = guard.insert(devices::Guard::of_spec(&spec)?);
-            if let Some(path) = cgroups_path(&spec).filter(|_| !systemd) {
-                let planned = hierarchies.at(&path);
-                let planned = planned.context("find the cgroups")?;
-                // The builder would make all those above first, and leave them.
-                planned.can_be().context("make the cgroups")?;
-                record.cgroups = planned;
-                bundle.write_record(record)?;
-                guard.prepare(hierarchies, &record.cgroups)?;
-            }
-            let pid = build(id, bundle, &spec, exec, &wiring, systemd, no_pivot)?;
-            // It is our child, so the pid cannot have been given to another process yet.
-            record.cgroups = hierarchies.of_container(pid).context("find the cgroups")?;
-            pid
+        let spawn = Spawn {
+            id,
+            bundle,
+            hierarchies,
+            spec,
+            exec,
+            options,
         };
-        let init = ProcessId::of(pid).context("inspect the first process")?;
+        let hooks = spawn.spec.hooks().as_ref();
+        record.poststop = hooks.is_some_and(|hooks| hooks.poststop().is_some());
+        let Spawned { process, start } = spawn.run(&wiring, record)?;
+        let init = ProcessId::of(process.pid).context("inspect the first process")?;
         record.init = Some(init);
         bundle.write_record(record)?;
-        if let Some(guard) = guard {
-            guard.check(&record.cgroups)?;
-        }
-        let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())
-            .context("open the first process")?;
-        let master = wiring.master().context("set up the container's terminal")?;
+        let master = wiring.master(process.terminal);
+        let master = master.context("set up the container's terminal")?;
         Ok(Created {
             init,
-            handle: handle.into(),
+            handle: process.handle.into(),
+            start: start.into(),
             cgroups: record.cgroups.clone(),
             master: master.map(Into::into),
             poststart,
@@ -176,9 +150,8 @@ impl Job<'_> {
         let mut spec = self.bundle.spec()?;
         require_mount_namespace(&spec)?;
         supported::check(&spec, Node::discover(self.hierarchies.is_legacy()))?;
-        supported::complete(&mut spec, self.options.no_pivot_root);
+        supported::complete(&mut spec);
         let root = absolute_root(&mut spec, self.bundle)?;
-        rootfs::refuse_linked_devices(&root)?;
         let mut process = spec
             .process()
             .clone()
@@ -204,36 +177,21 @@ impl Job<'_> {
         let is_guest = exec.kind() == ContainerKind::Wasm;
         policy::capabilities::complete(&mut process, is_guest);
         spec.set_process(Some(process.clone()));
-        spawn::separate_keys(self.options)?;
-        let mut outside = None;
-        match exec.kind() {
-            ContainerKind::Linux => {
-                policy::protect_cgroups(&mut spec, &self.hierarchies.names());
-                // libcontainer sets those of the spec, if it has any, and leaves ours otherwise.
-                sys::process::set_groups(&[]).context("leave the shim's groups")?;
+        if is_guest {
+            rootfs::refuse_kernels_volumes(&mounts)?;
+            policy::restrict(&mut spec);
+            let empty = self.bundle.private().join("root");
+            if exec.limits.hides_image() {
+                make_root(&empty, process.cwd())?;
             }
-            ContainerKind::Wasm => {
-                rootfs::refuse_kernels_volumes(&mounts)?;
-                policy::restrict(&mut spec);
-                let empty = self.bundle.private().join("root");
-                if exec.limits.hides_image() {
-                    make_root(&empty, process.cwd())?;
-                }
-                exec.limits.apply(&mut spec, &empty);
-                if !exec.limits.hides_image() {
-                    outside = rootfs::disable_devices(&root, !self.mounts.is_empty())?;
-                }
-                process = spec.process().clone().unwrap_or(process);
-                sys::process::set_groups(&policy::take_groups(&mut spec)?)
-                    .context("set the groups")?;
-            }
+            exec.limits.apply(&mut spec, &empty);
+            process = spec.process().clone().unwrap_or(process);
         }
         Ok(Plan {
             exec,
             spec,
             process,
             poststart,
-            outside,
         })
     }
 }
@@ -256,12 +214,14 @@ fn require_mount_namespace(spec: &Spec) -> Result<(), Error> {
     ))
 }
 
-/// The client and the spec must agree about the terminal, or one of them waits for the other.
+/// The client and the spec of a container must agree about the terminal, or one of them waits for
+/// the other. runc refuses the same (`checkTerminal` in its `utils_linux.go`). The terminal of an
+/// exec is the request's alone.
 ///
 /// # Errors
 ///
 /// `Invalid`, saying what each of them wants.
-pub(super) fn check_terminal(process: &Process, is_terminal: bool) -> Result<(), Error> {
+fn check_terminal(process: &Process, is_terminal: bool) -> Result<(), Error> {
     if process.terminal().unwrap_or_default() == is_terminal {
         return Ok(());
     }
@@ -292,59 +252,6 @@ fn refuse_used_cgroup(spec: &Spec, hierarchies: &Hierarchies) -> Result<(), Erro
         return Ok(());
     }
     Err(Error::invalid(format!("the cgroup {path} is in use")))
-}
-
-/// Has libcontainer's builder do all of it.
-fn build(
-    id: &str,
-    bundle: &Bundle,
-    spec: &Spec,
-    exec: Exec,
-    wiring: &Wiring,
-    systemd: bool,
-    no_pivot: bool,
-) -> Result<Pid, Error> {
-    if let Some(process) = spec.process() {
-        // It is inherited, so hooks get it too.
-        spawn::label(process).context("set the SELinux label")?;
-    }
-    // The builder reads the spec from a bundle, and this one may have been restricted.
-    let shown = bundle.private();
-    let mut spec = spec.clone();
-    without_device_rules(&mut spec);
-    spec.save(shown.join("config.json"))
-        .context("write the restricted config.json")?;
-    let mut builder = ContainerBuilder::new(id.to_owned(), SyscallType::Linux)
-        .with_executor(exec)
-        .with_root_path(bundle.libcontainer())
-        .context("use the bundle")?;
-    builder = match wiring {
-        Wiring::Console(console, _) => builder.with_console_socket(Some(console.path())),
-        Wiring::Streams { streams, .. } => {
-            let streams = streams.try_clone().context("duplicate the streams")?;
-            builder
-                .with_stdin(streams.stdin)
-                .with_stdout(streams.stdout)
-                .with_stderr(streams.stderr)
-        }
-    };
-    let container = builder
-        .as_init(&shown)
-        .with_systemd(systemd)
-        .with_no_pivot(no_pivot)
-        .with_detach(true)
-        .build()
-        .context("build the sandbox")?;
-    let pid = container.pid().and_then(|pid| Pid::from_raw(pid.as_raw()));
-    pid.ok_or_else(|| Error::invalid("the sandbox has no process"))
-}
-
-/// Takes out what `devices` keeps to; libcgroups cannot write numbers that stand for any.
-fn without_device_rules(spec: &mut Spec) {
-    let linux = spec.linux_mut().as_mut();
-    if let Some(resources) = linux.and_then(|linux| linux.resources_mut().as_mut()) {
-        resources.set_devices(None);
-    }
 }
 
 /// Makes a root with nothing in it but the working directory; mounts get their places when they

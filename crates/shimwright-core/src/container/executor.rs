@@ -1,19 +1,14 @@
 //! The last steps of a container's process before it executes its program.
 //!
 //! All of this runs inside the finished sandbox, after `start`, in a process that the launcher
-//! forked and libcontainer set up.
+//! forked and [`init`](super::init) set up.
 
-use std::collections::HashMap;
 use std::ffi::CString;
 use std::fmt;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use libcontainer::oci_spec::runtime::Spec;
-use libcontainer::workload::{
-    Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
-};
 use rustix::process::Signal;
 
 use crate::config::record::ContainerKind;
@@ -69,48 +64,6 @@ impl fmt::Debug for Exec {
     }
 }
 
-impl Executor for Exec {
-    fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
-        let failure = self.run();
-        // Nobody reads what is returned here any more.
-        let program = self
-            .args
-            .first()
-            .map(|arg| arg.to_string_lossy())
-            .unwrap_or_default();
-        let reason = format!("cannot execute {program}: {failure}");
-        let reason = printable(&reason);
-        let _ = match &self.failure {
-            Some(pipe) => rustix::io::write(pipe, reason.as_bytes()).map(drop),
-            None => {
-                let _ = writeln!(std::io::stderr(), "{reason}");
-                Ok(())
-            }
-        };
-        let status = match failure.kind() {
-            std::io::ErrorKind::NotFound => 127,
-            _ if matches!(self.target, Target::Linux { .. }) => 126,
-            _ => Status::ENGINE_FAILED.code(),
-        };
-        sys::process::exit_now(status)
-    }
-
-    /// Called when the sandbox is finished and the privileges are dropped, before anybody is told. The
-    /// launcher has found and classified the program before the sandbox was built.
-    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
-        // Whoever in the container may look into this process, which now waits for `start`, finds no
-        // way to the node: libcontainer keeps a handle on a `/proc` of the launcher's, for one.
-        launcher::leave_the_answer();
-        sys::fd::close_files_but(&self.descriptors())
-            .map_err(|error| ExecutorValidationError::ArgValidationError(error.to_string()))
-    }
-
-    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
-        // The environment is handed to `execve`, in the order of the spec.
-        Ok(())
-    }
-}
-
 impl Exec {
     /// Whether it runs WebAssembly or a program of the image.
     pub(crate) fn kind(&self) -> ContainerKind {
@@ -118,6 +71,12 @@ impl Exec {
             Target::Runner { .. } => ContainerKind::Wasm,
             Target::Linux { .. } => ContainerKind::Linux,
         }
+    }
+
+    /// Closes what executing does not take. The sandbox is finished, and nobody has been told yet.
+    pub(super) fn close_the_rest(&self) -> std::io::Result<()> {
+        launcher::leave_the_answer();
+        sys::fd::close_files_but(&self.descriptors())
     }
 
     /// What executing takes.
@@ -129,20 +88,56 @@ impl Exec {
         inherited.chain([program.descriptor()]).collect()
     }
 
-    fn run(&self) -> std::io::Error {
-        if let Err(error) = self.die_with_the_shim() {
-            return error;
-        }
-        if self.controls_terminal
-            && let Err(error) = rustix::process::ioctl_tiocsctty(std::io::stdin())
-        {
-            return error.into();
+    /// Executes the program; does not return. What it prints if it cannot is the last that this process
+    /// does.
+    pub(super) fn run(&self) -> ! {
+        let failure = self.execute();
+        let program = self
+            .args
+            .first()
+            .map(|arg| arg.to_string_lossy())
+            .unwrap_or_default();
+        let status = match failure.kind() {
+            std::io::ErrorKind::NotFound => 127,
+            _ if matches!(self.target, Target::Linux { .. }) => 126,
+            _ => Status::ENGINE_FAILED.code(),
+        };
+        self.give_up(&format!("cannot execute {program}: {failure}"), status)
+    }
+
+    /// Says why there is no program, and ends this process.
+    pub(super) fn give_up(&self, reason: &str, status: u8) -> ! {
+        let reason = printable(reason);
+        // Nobody may be listening.
+        let _ = match &self.failure {
+            Some(pipe) => rustix::io::write(pipe, reason.as_bytes()).map(drop),
+            None => {
+                let _ = writeln!(std::io::stderr(), "{reason}");
+                Ok(())
+            }
+        };
+        sys::process::exit_now(status)
+    }
+
+    /// Does what can be done before `start`, by the final user: a filter of system calls that is loaded
+    /// next may forbid it.
+    pub(super) fn prepare(&self) -> std::io::Result<()> {
+        self.die_with_the_shim()?;
+        if self.controls_terminal {
+            rustix::process::ioctl_tiocsctty(std::io::stdin())?;
         }
         match &self.target {
+            Target::Runner { .. } => sys::process::write_no_core(),
+            Target::Linux { .. } => {
+                sys::memory::allow_huge_pages();
+                Ok(())
+            }
+        }
+    }
+
+    fn execute(&self) -> std::io::Error {
+        match &self.target {
             Target::Runner { program, inherited } => {
-                if let Err(error) = sys::process::write_no_core() {
-                    return error;
-                }
                 for descriptor in inherited {
                     if let Err(error) = sys::fd::keep_over_exec(descriptor) {
                         return error;
@@ -150,16 +145,14 @@ impl Exec {
                 }
                 program.exec(&self.args, &self.env)
             }
-            Target::Linux { path } => {
-                sys::memory::allow_huge_pages();
-                sys::exec::exec_path(path, &self.args, &self.env)
-            }
+            Target::Linux { path } => sys::exec::exec_path(path, &self.args, &self.env),
         }
     }
 
     /// Has the kernel end this process when the shim's only thread ends, however it ends.
     ///
-    /// It must be asked for here: the setting is cleared by a fork and by a change of user.
+    /// It must be asked for here: the setting is cleared by a fork and by a change of user. The shim is
+    /// the parent of this process from the start (`CLONE_PARENT`).
     fn die_with_the_shim(&self) -> std::io::Result<()> {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // The shim may have ended before that call, which then has nothing to wait for. Only the

@@ -3,6 +3,7 @@
 //! It is read here, outside the container, as text. The C library would read it inside the
 //! container, and load the image's name service modules for that.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -19,14 +20,19 @@ const MOST: u64 = 1 << 20;
 /// The home of a user that the file does not list, as runc has it.
 const UNKNOWN: &str = "/";
 
-/// Sets `HOME` unless the process has one that is not empty: to what the first line of the container's
+/// Leaves one variable of each name, and sets `HOME` unless the process has one that is not empty: to what the first line of the container's
 /// `/etc/passwd` for its user says, else to `/`. Launcher process.
 ///
 /// # Errors
 ///
 /// The file is there and cannot be read.
 pub(crate) fn set(process: &mut Process, root: &Path, mounts: &[Mount]) -> Result<(), Error> {
-    let mut env = process.env().clone().unwrap_or_default();
+    // runc adds nothing to none at all.
+    let Some(mut env) = process.env().clone() else {
+        return Ok(());
+    };
+    without_repetitions(&mut env);
+    process.set_env(Some(env.clone()));
     let is_home = |variable: &String| variable.starts_with("HOME=");
     if env
         .iter()
@@ -43,6 +49,16 @@ pub(crate) fn set(process: &mut Process, root: &Path, mounts: &[Mount]) -> Resul
     env.push(format!("HOME={home}"));
     process.set_env(Some(env));
     Ok(())
+}
+
+/// Leaves the last of the variables of each name: which of two a program would see depends on its C
+/// library.
+fn without_repetitions(env: &mut Vec<String>) {
+    let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+    let mut seen = HashSet::new();
+    env.reverse();
+    env.retain(|variable| seen.insert(name(variable)));
+    env.reverse();
 }
 
 /// The sixth field of the first line whose third is `user` (`passwd(5)`), if it is a path. Lines that
@@ -103,6 +119,14 @@ mod tests {
         check(&["HOME=/x", "A=b"], &["HOME=/x", "A=b"]);
         check(&["HOME=", "A=b"], &["A=b", "HOME=/root"]);
         check(&["HOMER=x"], &["HOMER=x", "HOME=/root"]);
+        check(
+            &["A=1", "B=2", "A=3", "HOME=/x"],
+            &["B=2", "A=3", "HOME=/x"],
+        );
+        let mut none = Process::default();
+        none.set_env(None);
+        set(&mut none, root.path(), &[]).unwrap();
+        assert!(none.env().is_none());
         std::fs::remove_file(root.path().join("etc/passwd")).unwrap();
         check(&[], &["HOME=/"]);
     }

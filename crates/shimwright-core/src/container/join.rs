@@ -2,25 +2,24 @@
 //!
 //! It gets everything that the container's first process has: cgroups, namespaces, root file
 //! system, seccomp filter. One call with a handle on that process (`setns(2)` with a pidfd) enters
-//! all namespaces, so they cannot be those of another process. The rest is libcontainer's
-//! `container_init_process`, as for the first process.
+//! all namespaces, so they cannot be those of another process. The rest is done by
+//! [`init`](super::init), as for the first process.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use libcontainer::process::args::ContainerType;
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
-use rustix::process::PidfdFlags;
 use rustix::thread::ThreadNameSpaceType;
 use serde::{Deserialize, Serialize};
 
-use super::create::check_terminal;
+use super::executor::Exec;
 use super::home;
+use super::init::{self, Common, Further, Launched, Outside, hooks};
 use super::program::Programs;
-use super::spawn::{self, Setup};
+use super::spawn;
 use super::supported::{self, Node};
 use super::terminal::Wiring;
 use super::view::View;
@@ -33,7 +32,6 @@ use crate::error::{Context, Error};
 use crate::policy;
 use crate::process::handle::Handle;
 use crate::stdio::Stdio;
-use crate::sys;
 
 /// One process to add to a container. It cannot be shown, as its arguments and variables may be
 /// secrets.
@@ -48,8 +46,6 @@ pub(crate) struct Join<'a> {
     /// A handle on it.
     pub(crate) handle: &'a OwnedFd,
     pub(crate) process: Process,
-    /// The socket on which the process waits to be told to go on.
-    pub(crate) notify: PathBuf,
 }
 
 /// A process that has joined a container and waits to be told to go on.
@@ -57,6 +53,8 @@ pub(crate) struct Join<'a> {
 pub(crate) struct Joined {
     pub(crate) process: ProcessId,
     pub(crate) handle: Handle,
+    /// A byte here has it go on; it ends if this is closed before.
+    pub(crate) start: Handle,
     /// A pipe on which it says why it cannot execute its program.
     pub(crate) failure: Handle,
     /// The shim's end of the terminal, if there is one.
@@ -70,33 +68,22 @@ impl Join<'_> {
     ///
     /// Why there is no such process; nothing is left of it.
     pub(crate) fn run(self, stdio: Stdio) -> Result<Joined, Error> {
-        let (bundle, process) = (self.bundle, &self.process);
-        // libcontainer needs a working directory, see `Job::run`.
+        let bundle = self.bundle;
+        // The shim's own may have been removed, see `Job::run`.
         rustix::process::chdir(bundle.directory())
             .with_context(|| format!("enter the bundle {}", bundle.directory().display()))?;
-        check_terminal(process, matches!(stdio, Stdio::Terminal))?;
         let mut spec = bundle.spec()?;
-        supported::check_exec(process, &spec, Node::discover(false))?;
-        let root = self.root().context("look into the container")?;
-        // What is mounted in the container is seen through its own root.
-        let root_path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
-        let mut process = process.clone();
-        home::set(&mut process, &root_path, &[])?;
-        let mut exec = self
-            .programs
-            .find(&root_path, &[], &process, Some(self.kind), &spec)?;
-        let is_guest = exec.kind() == ContainerKind::Wasm;
-        policy::capabilities::complete(&mut process, is_guest);
-        exec.limits.apply_to(&mut process);
-        supported::complete_process(&mut process);
+        supported::check_exec(&self.process, &spec, Node::discover(false))?;
+        let (process, mut exec) = self.resolve(&spec)?;
         let process = &process;
-        drop(root);
+        let is_guest = exec.kind() == ContainerKind::Wasm;
         let (failure, said) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
         exec.failure = Some(Arc::new(said));
-        let wiring = Wiring::new(stdio, &mut exec, self.kind, process, &bundle.private())
+        let wiring = Wiring::new(stdio, &mut exec, self.kind, process)
             .context("make the streams of the process")?;
 
         let mut wanted = namespaces(&spec);
+        let has_user = wanted.contains(ThreadNameSpaceType::USER);
         adapt(&mut spec, process.clone(), exec.kind());
         // The container of a guest was made with the walls of guests.
         let view = (is_guest && self.kind == ContainerKind::Linux)
@@ -104,51 +91,94 @@ impl Join<'_> {
         if view.as_ref().is_some_and(View::isolates_network) {
             wanted -= ThreadNameSpaceType::NETWORK;
         }
-        spawn::separate_keys(self.programs.options)?;
-        sys::process::set_groups(&policy::take_groups(&mut spec)?).context("set the groups")?;
-        let set_up = || -> Result<_, BoxError> {
-            let mut args = spawn::set_up_args(spec, exec, &self.notify)?;
-            let _console = spawn::connect(&mut args, &wiring)?;
-            // What only a first process does is left out for this type. libcontainer never looks
-            // at its descriptor in the part that we use.
-            args.container_type = ContainerType::TenantContainer { exec_notify_fd: -1 };
-            spawn::prepare(process)?;
-            self.enter(wanted & for_children())?;
-            let setup = Setup::fork(&args, || {
-                self.cgroups.join()?;
-                spawn::label(process)?;
-                spawn::set_limits(process)?;
-                if let Some(profile) = process.apparmor_profile() {
-                    // The container may have no `/proc` to do it in.
-                    libcontainer::apparmor::apply_profile(profile)?;
-                }
+        let (waits, start) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
+        let made = self.make(
+            &spec,
+            &exec,
+            &wiring,
+            &waits,
+            || {
                 self.enter(wanted - for_children())?;
+                if has_user {
+                    init::become_root()?;
+                }
                 match &view {
-                    Some(view) => view
+                    Some(view) => Ok(view
                         .enter()
-                        .context("make the guest's view of the container"),
+                        .context("make the guest's view of the container")?),
                     None => Ok(()),
                 }
-                .map_err(Into::into)
-            })?;
-            let pid = setup.pid();
-            let made = setup.ready().and_then(|pid| {
-                let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-                Ok((ProcessId::of(pid)?, handle))
-            });
-            if made.is_err() {
-                // Our own child, not waited for yet: the pid is still its.
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-            made
-        };
-        let (process, handle) = set_up().context("join the container")?;
-        let master = wiring.master().context("set up the terminal")?;
+            },
+            wanted,
+        );
+        let made = made?;
+        let master = wiring
+            .master(made.terminal)
+            .context("set up the terminal")?;
         Ok(Joined {
-            process,
-            handle: handle.into(),
+            process: ProcessId::of(made.pid).context("inspect the process")?,
+            handle: made.handle.into(),
+            start: start.into(),
             failure: failure.into(),
             master: master.map(Into::into),
+        })
+    }
+
+    /// The process with what it leaves open, and what it executes.
+    fn resolve(&self, spec: &Spec) -> Result<(Process, Exec), Error> {
+        let root = self.root().context("look into the container")?;
+        // What is mounted in the container is seen through its own root.
+        let root_path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
+        let mut process = self.process.clone();
+        inherit(&mut process, spec);
+        home::set(&mut process, &root_path, &[])?;
+        let exec = self
+            .programs
+            .find(&root_path, &[], &process, Some(self.kind), spec)?;
+        policy::capabilities::complete(&mut process, exec.kind() == ContainerKind::Wasm);
+        exec.limits.apply_to(&mut process);
+        supported::complete_process(&mut process);
+        Ok((process, exec))
+    }
+
+    fn make(
+        &self,
+        spec: &Spec,
+        exec: &Exec,
+        wiring: &Wiring,
+        start: &OwnedFd,
+        enter: impl Fn() -> Result<(), BoxError>,
+        wanted: ThreadNameSpaceType,
+    ) -> Result<Launched, Error> {
+        let process = spec.process().as_ref();
+        let process = process.ok_or_else(|| Error::invalid("no process"))?;
+        spawn::prepare(process)?;
+        let made_in = spawn::group_to_be_made_in(self.cgroups)?;
+        let further = Further {
+            common: Common {
+                spec,
+                process,
+                exec,
+                streams: wiring.streams(),
+                has_user_namespace: wanted.contains(ThreadNameSpaceType::USER),
+                new_keyring: !self.programs.options.no_new_keyring,
+                proc: spawn::open_proc()?,
+                start,
+            },
+            enter,
+        };
+        let state = hooks::State::new(self.programs.id, self.bundle.directory(), spec)?;
+        let outside = Outside {
+            spec,
+            process,
+            cgroup: made_in.as_ref().map(AsFd::as_fd),
+            state: &state,
+            is_further: true,
+        };
+        self.enter(wanted & for_children())
+            .context("enter the pid namespace")?;
+        outside.further(further, || {
+            self.cgroups.join_the_rest().context("join the cgroups")
         })
     }
 
@@ -198,9 +228,29 @@ fn namespaces(spec: &Spec) -> ThreadNameSpaceType {
         .fold(ThreadNameSpaceType::empty(), |all, one| all | one)
 }
 
+/// What a further process has of the container's, whatever its own says, and what it has if its own says
+/// nothing (`runc exec`, `libcontainer/container_linux.go`).
+fn inherit(process: &mut Process, container: &Spec) {
+    let Some(first) = container.process().as_ref() else {
+        return;
+    };
+    if process.capabilities().is_none() {
+        process.set_capabilities(first.capabilities().clone());
+    }
+    if process.scheduler().is_none() {
+        process.set_scheduler(first.scheduler().clone());
+    }
+    if process.io_priority().is_none() {
+        process.set_io_priority(first.io_priority().clone());
+    }
+    process.set_oom_score_adj(first.oom_score_adj());
+    let mut user = process.user().clone();
+    user.set_umask(first.user().umask());
+    process.set_user(user);
+}
+
 /// Makes the spec of a container the one of a further process in it.
-fn adapt(spec: &mut Spec, mut process: Process, kind: ContainerKind) {
-    process.set_apparmor_profile(None);
+fn adapt(spec: &mut Spec, process: Process, kind: ContainerKind) {
     spec.set_process(Some(process));
     if let Some(mut linux) = spec.linux().clone() {
         linux.set_namespaces(None);
@@ -246,6 +296,33 @@ mod tests {
     }
 
     #[test]
+    fn what_a_further_process_does_not_say_is_the_containers() {
+        let container: Spec = serde_json::from_str(
+            r#"{"ociVersion":"1.0.2","process":{"cwd":"/","args":["a"],"oomScoreAdj":7,
+            "scheduler":{"policy":"SCHED_BATCH"},
+            "ioPriority":{"class":"IOPRIO_CLASS_IDLE","priority":0},"user":{"uid":0,"gid":0,"umask":63},"capabilities":{"bounding":["CAP_KILL"]}}}"#,
+        )
+        .unwrap();
+        let process = |text: &str| -> Process {
+            let text = format!(r#"{{"cwd":"/","args":["b"],"user":{{"uid":7,"gid":7}}{text}}}"#);
+            let mut process = serde_json::from_str(&text).unwrap();
+            inherit(&mut process, &container);
+            process
+        };
+        let of_container = container.process().as_ref().unwrap();
+        let says_nothing = process("");
+        assert_eq!(says_nothing.capabilities(), of_container.capabilities());
+        assert_eq!(says_nothing.oom_score_adj(), Some(7));
+        assert_eq!(says_nothing.user().umask(), Some(63));
+        assert_eq!(says_nothing.scheduler(), of_container.scheduler());
+        assert_eq!(says_nothing.io_priority(), of_container.io_priority());
+        assert_eq!(says_nothing.user().uid(), 7);
+        let says = process(r#","oomScoreAdj":1,"capabilities":{}"#);
+        assert_ne!(says.capabilities(), of_container.capabilities());
+        assert_eq!(says.oom_score_adj(), Some(7));
+    }
+
+    #[test]
     fn a_further_process_keeps_the_filter_and_makes_no_namespace() {
         let mut spec = spec();
         let process: Process = serde_json::from_str(
@@ -259,6 +336,6 @@ mod tests {
         let process = spec.process().as_ref().unwrap();
         assert_eq!(process.user().uid(), 7);
         assert_eq!(process.no_new_privileges(), Some(true));
-        assert!(process.apparmor_profile().is_none());
+        assert_eq!(process.apparmor_profile().as_deref(), Some("p"));
     }
 }

@@ -85,7 +85,7 @@ impl Programs<'_> {
             && let Some(format) = format
             && let Some(found) = application::Found::in_root(place, format)?
         {
-            return self.application(&guest, &found, process);
+            return self.application(&guest, found, process);
         }
         if let Some((entrypoint, Found::Wasm(file))) = found? {
             return self.wasm(&guest, entrypoint, Source::File(file, root), process);
@@ -97,7 +97,7 @@ impl Programs<'_> {
             }
             InImage::Application(image) if joins.is_none() => {
                 let found = application::Found::in_image(place, image);
-                self.application(&guest, &found, process)
+                self.application(&guest, found, process)
             }
             other => Err(nothing(process, &other)),
         }
@@ -145,19 +145,20 @@ impl Programs<'_> {
     fn application(
         &self,
         guest: &Guest,
-        found: &application::Found<'_>,
+        mut found: application::Found<'_>,
         process: &Process,
     ) -> Result<Exec, Error> {
+        let env = policy::env(process, &guest.limits);
         let Loaded {
             load,
             inherited,
             figures,
-        } = found.load(&guest.loader(self))?;
+        } = found.load(&guest.loader(self), env.clone())?;
         let args = process.args().clone().unwrap_or_default();
         let config = RunnerConfig {
             function: DEFAULT_FUNCTION.to_owned(),
             args,
-            env: policy::env(process, &guest.limits),
+            env,
             preopens: policy::preopens(),
             load,
             limits: guest.limits.clone(),

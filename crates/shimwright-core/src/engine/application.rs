@@ -1,5 +1,6 @@
 //! Applications: programs of several components, which a manifest describes.
 
+use std::fmt;
 use std::io;
 use std::ops::Range;
 
@@ -29,12 +30,13 @@ pub trait Applications {
     /// memory and 10 seconds. The manifest is the image's, so it may hold anything. What follows
     /// from the plan is checked by core: see [`Plan`].
     ///
-    /// The plan must depend on nothing but the manifest.
+    /// `env` is the guest's environment, as [`Workload::env`]: a manifest may have variables. The plan
+    /// must depend on nothing but the manifest and this.
     ///
     /// # Errors
     ///
     /// Why the manifest cannot be used. `create` fails with it, so it should name the field.
-    fn plan(&self, manifest: &Manifest) -> Result<Plan, BoxError>;
+    fn plan(&self, manifest: &Manifest, env: &[(String, String)]) -> Result<Plan, BoxError>;
 
     /// Runs the application to its end. The same as [`Engine::run`](crate::Engine::run) for one
     /// program.
@@ -59,7 +61,6 @@ pub struct ApplicationFormat {
 }
 
 /// A manifest, as it is in the image: nobody has checked it.
-#[derive(Debug)]
 pub struct Manifest {
     head: Head,
     content: Mapping,
@@ -67,11 +68,14 @@ pub struct Manifest {
     start: usize,
 }
 
-/// What is known of a manifest besides its bytes, on its way between processes.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What is known of a manifest besides its bytes, on its way between processes. It cannot be shown:
+/// variables may be secrets.
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
 struct Head {
     origin: String,
     layers: Vec<LayerRecord>,
+    /// For the planner.
+    env: Vec<(String, String)>,
 }
 
 /// A layer of an image that an application may be made of.
@@ -103,6 +107,16 @@ impl ImageLayer {
     }
 }
 
+impl fmt::Debug for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manifest")
+            .field("origin", &self.head.origin)
+            .field("layers", &self.head.layers)
+            .field("length", &self.bytes().len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Manifest {
     /// A manifest from a path in the root, or with a media type.
     #[cfg_attr(feature = "testing", visibility::make(pub))]
@@ -113,10 +127,24 @@ impl Manifest {
     /// The same with the layers of its image.
     pub(crate) fn of_image(origin: String, layers: Vec<LayerRecord>, bytes: Vec<u8>) -> Self {
         Self {
-            head: Head { origin, layers },
+            head: Head {
+                origin,
+                layers,
+                env: Vec::new(),
+            },
             content: bytes.into(),
             start: 0,
         }
+    }
+
+    /// Adds the environment that a planner gets with it.
+    pub(crate) fn set_env(&mut self, env: Vec<(String, String)>) {
+        self.head.env = env;
+    }
+
+    /// The environment that was added.
+    pub(crate) fn env(&self) -> &[(String, String)] {
+        &self.head.env
     }
 
     /// The path in the root file system, or the media type, by which it was found.
@@ -389,9 +417,10 @@ mod tests {
     #[test]
     fn a_manifest_is_the_same_in_the_next_process() {
         for bytes in [&b""[..], b"\n\n", b"{\"a\": 1}\n\0\xff"] {
-            let manifest = Manifest::of_image("a\nb".to_owned(), vec![layer()], bytes.to_vec());
+            let mut manifest = Manifest::of_image("a\nb".to_owned(), vec![layer()], bytes.to_vec());
+            manifest.set_env(vec![("A".to_owned(), "\n".to_owned())]);
             let again = Manifest::decode(manifest.encode().unwrap().into()).unwrap();
-            assert_eq!(again.head, manifest.head);
+            assert!(again.head == manifest.head);
             assert_eq!(again.bytes(), bytes);
         }
         assert!(Manifest::decode(b"{}".to_vec().into()).is_err());

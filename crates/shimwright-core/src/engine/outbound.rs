@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use ipnet::IpNet;
+
 /// The addresses that a guest may connect and send to, over TCP and UDP.
 ///
 /// It does not restrict what the guest receives and accepts.
@@ -15,8 +17,7 @@ pub struct Outbound(Vec<Destination>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Destination {
     /// The bits beyond the prefix are zero.
-    network: IpAddr,
-    prefix: u8,
+    network: IpNet,
     ports: RangeInclusive<u16>,
 }
 
@@ -50,7 +51,7 @@ impl Outbound {
         let ip = address.ip().to_canonical();
         self.0
             .iter()
-            .any(|allowed| allowed.holds(ip) && allowed.ports.contains(&address.port()))
+            .any(|allowed| allowed.network.contains(&ip) && allowed.ports.contains(&address.port()))
     }
 
     /// Whether each destination is within one of `most`.
@@ -66,23 +67,8 @@ impl Outbound {
 }
 
 impl Destination {
-    fn holds(&self, address: IpAddr) -> bool {
-        match (self.network, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let beyond = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
-                address.to_bits() & !beyond == network.to_bits()
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let beyond = u128::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
-                address.to_bits() & !beyond == network.to_bits()
-            }
-            _ => false,
-        }
-    }
-
     fn is_within(&self, most: &Self) -> bool {
-        self.prefix >= most.prefix
-            && most.holds(self.network)
+        most.network.contains(&self.network)
             && most.ports.contains(self.ports.start())
             && most.ports.contains(self.ports.end())
     }
@@ -117,11 +103,11 @@ fn parse(text: &str) -> Option<Destination> {
         Some((address, prefix)) => (address, Some(number(prefix)?)),
         None => (network, None),
     };
-    let network: IpAddr = address.parse().ok()?;
-    let longest = if network.is_ipv4() { 32 } else { 128 };
+    let address: IpAddr = address.parse().ok()?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    let prefix = u8::try_from(prefix.unwrap_or(longest)).ok()?;
     let destination = Destination {
-        network,
-        prefix: u8::try_from(prefix.unwrap_or(longest)).ok()?,
+        network: IpNet::new(address, prefix).ok()?,
         ports: match ports {
             Some(ports) => {
                 let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
@@ -130,10 +116,8 @@ fn parse(text: &str) -> Option<Destination> {
             None => 0..=u16::MAX,
         },
     };
-    let is_mapped = matches!(network, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
-    // Its own bits are those of the prefix, or it would not hold itself.
-    let is_right = u16::from(destination.prefix) <= longest
-        && destination.holds(network)
+    let is_mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    let is_right = destination.network == destination.network.trunc()
         && !destination.ports.is_empty()
         && !is_mapped;
     is_right.then_some(destination)
@@ -147,12 +131,9 @@ fn number(text: &str) -> Option<u16> {
 
 impl Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            network, prefix, ..
-        } = self;
-        match network {
-            IpAddr::V4(_) => write!(f, "{network}/{prefix}")?,
-            IpAddr::V6(_) => write!(f, "[{network}/{prefix}]")?,
+        match self.network {
+            IpNet::V4(network) => write!(f, "{network}")?,
+            IpNet::V6(network) => write!(f, "[{network}]")?,
         }
         match (self.ports.start(), self.ports.end()) {
             (0, &u16::MAX) => Ok(()),

@@ -14,8 +14,8 @@ const USED_BY_GUESTS: [Capability; 4] = [
     Capability::NetBindService,
 ];
 
-/// Has a process say all of its five sets. A set that is absent is empty, as runc takes it:
-/// libcontainer leaves the launcher's own instead, which is every capability.
+/// Has a process say all of its five sets. A set that is absent is empty. runc 1.3
+/// leaves every capability to a process without any set.
 ///
 /// A guest is left with those that it can use.
 pub(crate) fn complete(process: &mut Process, is_guest: bool) {

@@ -3,13 +3,11 @@
 pub(crate) mod capabilities;
 mod limits;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, Process, Spec};
 
 use crate::engine::limits::Limits;
-use crate::error::Error;
 
 /// File systems of the kernel's that a guest has no use for and could do harm with: through
 /// `/proc/self/mem` a guest that may open files below `/` would write to its own engine's memory.
@@ -62,7 +60,7 @@ pub(crate) fn restrict(spec: &mut Spec) {
     if let Some(mut process) = spec.process().clone() {
         // The runner executes nothing that could gain a privilege; the kernel holds it to that.
         process.set_no_new_privileges(Some(true));
-        // A terminal of the runner is made without `devpts`, outside of libcontainer.
+        // A terminal of the runner is made without `devpts`, outside of the container.
         process.set_terminal(None);
         spec.set_process(Some(process));
     }
@@ -121,81 +119,6 @@ fn own_devices() -> Mount {
         .set_source(Some("tmpfs".into()))
         .set_options(Some(options.map(str::to_owned).to_vec()));
     mount
-}
-
-/// Has the cgroup v1 hierarchies of a container be read-only if its mount of them is: libcontainer
-/// mounts each of them writable, whatever the options are. `names` are those of their directories.
-pub(crate) fn protect_cgroups(spec: &mut Spec, names: &BTreeSet<String>) {
-    let mounts = spec.mounts().iter().flatten();
-    let read_only = mounts.filter(|mount| {
-        mount.typ().as_deref() == Some("cgroup")
-            && mount
-                .options()
-                .iter()
-                .flatten()
-                .any(|option| option == "ro")
-    });
-    // The last one is bound over all that is mounted below the first.
-    let places: Vec<_> = read_only
-        .flat_map(|mount| {
-            let place = mount.destination().to_string_lossy().into_owned();
-            let below = names
-                .iter()
-                .map(|name| format!("{}/{name}", place.trim_end_matches('/')));
-            let below: Vec<_> = below.collect();
-            [place].into_iter().chain(below)
-        })
-        .collect();
-    if let Some(mut linux) = spec.linux().clone().filter(|_| !places.is_empty()) {
-        let mut paths = linux.readonly_paths().clone().unwrap_or_default();
-        paths.extend(places);
-        linux.set_readonly_paths(Some(paths));
-        spec.set_linux(Some(linux));
-    }
-}
-
-/// Takes the supplementary groups from a spec, as ids of the node.
-///
-/// libcontainer would look into `/proc` before it sets them; the launcher sets them instead.
-///
-/// # Errors
-///
-/// `Invalid` for a group that the user namespace of the spec does not have.
-pub(crate) fn take_groups(spec: &mut Spec) -> Result<Vec<u32>, Error> {
-    let Some(mut process) = spec.process().clone() else {
-        return Ok(Vec::new());
-    };
-    let groups = process.user().additional_gids().clone().unwrap_or_default();
-    let mut user = process.user().clone();
-    user.set_additional_gids(None);
-    process.set_user(user);
-    spec.set_process(Some(process));
-
-    let mappings = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.gid_mappings().clone())
-        .unwrap_or_default();
-    if mappings.is_empty() {
-        return Ok(groups);
-    }
-    let on_node = |group: u32| {
-        mappings.iter().find_map(|mapping| {
-            let offset = group.checked_sub(mapping.container_id())?;
-            if offset >= mapping.size() {
-                return None;
-            }
-            mapping.host_id().checked_add(offset)
-        })
-    };
-    groups
-        .into_iter()
-        .map(|group| {
-            on_node(group).ok_or_else(|| {
-                Error::invalid(format!("group {group} is not in the user namespace"))
-            })
-        })
-        .collect()
 }
 
 /// The directories a guest may use, and how it finds them: the container's root. What is mounted below it, and what of
@@ -301,31 +224,6 @@ mod tests {
     }
 
     #[test]
-    fn cgroups_are_read_only_if_their_mount_is() {
-        let spec = |option: &str| -> Spec {
-            serde_json::from_str(&format!(
-                r#"{{"ociVersion":"1.0.2","linux":{{"readonlyPaths":["/x"]}},"mounts":[
-                {{"destination":"/sys/fs/cgroup","type":"cgroup","options":["{option}"]}}]}}"#
-            ))
-            .unwrap()
-        };
-        let names = ["cpu", "pids"].map(str::to_owned).into();
-        let paths = |option| {
-            let mut spec = spec(option);
-            protect_cgroups(&mut spec, &names);
-            spec.linux()
-                .as_ref()
-                .unwrap()
-                .readonly_paths()
-                .clone()
-                .unwrap()
-        };
-        assert_eq!(paths("rw"), ["/x"]);
-        let below = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/pids"];
-        assert_eq!(paths("ro"), ["/x", "/sys/fs/cgroup", below[0], below[1]]);
-    }
-
-    #[test]
     fn what_is_masked_elsewhere_stays_masked() {
         let mut spec: Spec = serde_json::from_str(
             r#"{"ociVersion":"1.0.2","mounts":[{"destination":"/proc","type":"proc"},
@@ -339,27 +237,6 @@ mod tests {
         let one = |path: &str| Some(vec![path.to_owned()]);
         assert_eq!(linux.masked_paths(), &one("/secret"));
         assert_eq!(linux.readonly_paths(), &one("/procedures"));
-    }
-
-    #[test]
-    fn groups_are_those_of_the_node() {
-        let spec = |mappings: &str| -> Spec {
-            serde_json::from_str(&format!(
-                r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","args":["a"],
-                "user":{{"uid":0,"gid":0,"additionalGids":[0,7]}}}},
-                "linux":{{"gidMappings":{mappings}}}}}"#
-            ))
-            .unwrap()
-        };
-        let mut plain = spec("[]");
-        assert_eq!(take_groups(&mut plain).unwrap(), [0, 7]);
-        assert!(take_groups(&mut plain).unwrap().is_empty());
-        let map = |size| format!(r#"[{{"containerID":0,"hostID":1000,"size":{size}}}]"#);
-        assert_eq!(take_groups(&mut spec(&map(8))).unwrap(), [1000, 1007]);
-        assert!(take_groups(&mut spec(&map(7))).is_err());
-        // Beyond the last id of the node.
-        let beyond = r#"[{"containerID":0,"hostID":4294967290,"size":10}]"#;
-        assert!(take_groups(&mut spec(beyond)).is_err());
     }
 
     #[test]

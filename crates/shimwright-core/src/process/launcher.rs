@@ -4,34 +4,23 @@
 //! It gets values that say which descriptors they need, and answers with one value, whose descriptors
 //! are sent along.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::handle;
+use super::message::{self, MAX};
 use crate::engine::exit::Status;
 use crate::error::{self, Code, Context, Error};
 use crate::process::reaper::Reaper;
 use crate::sys;
 use crate::sys::process::Forked;
-
-/// The longest reply in bytes; an error message is cut to fit.
-const MAX_REPLY: usize = 64 << 10;
-
-/// The most descriptors that come with a reply.
-const MAX_HANDLES: usize = 3;
 
 /// The first number that no program expects a descriptor at.
 const FIRST_FREE: RawFd = 16;
@@ -111,7 +100,7 @@ impl<T> From<Result<T, Error>> for Reply<T> {
         outcome.map_or_else(
             |error| {
                 let mut message = error::chain(&error);
-                message.truncate(message.floor_char_boundary(MAX_REPLY / 4));
+                message.truncate(message.floor_char_boundary(MAX / 4));
                 Self::Failed {
                     code: error.code(),
                     message,
@@ -163,13 +152,7 @@ impl<T: Serialize + DeserializeOwned> Launcher<T> {
         given: K,
         job: impl FnOnce(K) -> Result<T, Error>,
     ) -> Result<Self, Error> {
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .context("make a socket for a launcher")?;
+        let (ours, theirs) = message::pair().context("make a socket for a launcher")?;
         match sys::process::fork().context("start a launcher")? {
             Forked::Parent(pid) => {
                 let ended = reaper.expect(pid);
@@ -187,8 +170,7 @@ impl<T: Serialize + DeserializeOwned> Launcher<T> {
 
     /// Waits for the answer and for the launcher's end.
     ///
-    /// Only then is the shim the parent of a first process: what that asks the kernel to do when
-    /// its parent ends must not be about the launcher.
+    /// So nothing of it is left when a client is answered.
     pub(crate) async fn reply(mut self) -> Result<T, Error> {
         let readable = tokio::io::Interest::READABLE;
         let received = tokio::select! {
@@ -214,12 +196,41 @@ impl<T: Serialize + DeserializeOwned> Launcher<T> {
         }
     }
 
+    /// What ends the launcher and whatever it has started. Nothing may have been awaited since its
+    /// start.
+    pub(crate) fn killer(&self) -> Result<Killer, Error> {
+        let handle = self.handle()?;
+        Ok(Killer {
+            handle,
+            pid: self.pid,
+        })
+    }
+
     /// A handle on the launcher's process. Nothing may have been awaited since its start.
     pub(crate) fn handle(&self) -> Result<OwnedFd, Error> {
         Pid::from_raw(self.pid)
             .ok_or(rustix::io::Errno::SRCH)
             .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
             .context("open a launcher's process")
+    }
+}
+
+/// Ends a launcher with its process group: hooks have no other bound than it.
+#[derive(Debug)]
+pub(crate) struct Killer {
+    handle: OwnedFd,
+    pid: i32,
+}
+
+impl Killer {
+    /// Ends them. The launcher's [answer](Launcher::reply) must still be awaited: as long as that
+    /// has not come, nobody else can have its pid.
+    pub(crate) fn kill(&self) {
+        // Each may have ended meanwhile.
+        let _ = sys::signal::pidfd_send_signal(&self.handle, libc::SIGKILL);
+        if let Some(group) = Pid::from_raw(self.pid) {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
     }
 }
 
@@ -263,6 +274,8 @@ fn child<T: Serialize, K: Keep>(
         sys::signal::reset_signals().context("reset the signals")?;
         sys::fd::close_all_but(&kept).context("close the shim's descriptors")?;
         sys::process::hide().context("hide from other processes")?;
+        // What it starts can be ended with it.
+        rustix::process::setpgid(None, None).context("make a process group")?;
         job(given)
     }));
     let outcome = outcome.unwrap_or_else(|_| {
@@ -276,53 +289,18 @@ fn child<T: Serialize, K: Keep>(
 }
 
 fn send<T: Serialize>(socket: impl AsFd, reply: &Reply<T>) -> io::Result<()> {
-    let (text, handles) = handle::encode(reply)?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_HANDLES))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let handles: Vec<_> = handles.iter().map(AsFd::as_fd).collect();
-    if !handles.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&handles)) {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    rustix::net::sendmsg(
-        socket,
-        &[IoSlice::new(&text)],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )?;
-    Ok(())
+    message::send(socket, reply)
 }
 
 fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<Reply<T>>> {
-    let mut text = vec![0; MAX_REPLY];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_HANDLES))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = rustix::net::recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut text)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )?;
-    let mut handles = Vec::new();
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(received) = message {
-            handles.extend(received);
-        }
-    }
-    match text.get(..received.bytes) {
-        Some(text) if !text.is_empty() => Ok(Some(handle::decode(text, handles)?)),
-        _ => Ok(None),
-    }
+    message::receive(socket)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::handle::Handle;
     use super::*;
-
-    fn pair() -> (OwnedFd, OwnedFd) {
-        let kind = SocketType::SEQPACKET;
-        rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap()
-    }
+    use crate::process::handle::Handle;
+    use crate::process::message::pair;
 
     #[test]
     fn an_answer_arrives_with_its_descriptors_in_their_places() {
@@ -335,7 +313,7 @@ mod tests {
         }
         let open = |path| Handle::from(OwnedFd::from(std::fs::File::open(path).unwrap()));
         let device = |handle: Handle| rustix::fs::fstat(OwnedFd::from(handle)).unwrap().st_rdev;
-        let (ours, theirs) = pair();
+        let (ours, theirs) = pair().unwrap();
         let answer = Answer {
             name: "a".to_owned(),
             first: open("/dev/null"),
@@ -353,15 +331,15 @@ mod tests {
 
     #[test]
     fn a_launcher_that_dies_is_noticed() {
-        let (ours, theirs) = pair();
+        let (ours, theirs) = pair().unwrap();
         drop(theirs);
         assert!(receive::<()>(&ours).unwrap().is_none());
     }
 
     #[test]
     fn a_long_message_is_cut_between_characters() {
-        let error = Error::invalid("ä".repeat(MAX_REPLY));
-        let (ours, theirs) = pair();
+        let error = Error::invalid("ä".repeat(MAX));
+        let (ours, theirs) = pair().unwrap();
         send(&theirs, &Reply::<()>::from(Err(error))).unwrap();
         assert!(matches!(
             receive::<()>(&ours).unwrap(),

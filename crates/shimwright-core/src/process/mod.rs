@@ -3,5 +3,6 @@
 pub(crate) mod handle;
 pub(crate) mod idle;
 pub(crate) mod launcher;
+pub(crate) mod message;
 pub(crate) mod reaper;
 pub(crate) mod role;

@@ -17,8 +17,10 @@ use crate::error::{Context, Error};
 use crate::process::launcher::{Keep, Launcher};
 use crate::sys;
 
-/// How long a launcher may take to undo what it did once nobody waits for it.
-const BOUND: Duration = Duration::from_secs(5);
+/// How long a launcher may take to undo what it did once nobody waits for it. containerd waits 5
+/// seconds for the end of a container that it gives up, and a killed launcher's work is yet to be
+/// undone then.
+const BOUND: Duration = Duration::from_secs(2);
 
 /// Held by the future that answers a call.
 #[derive(Debug)]
@@ -82,31 +84,47 @@ impl Wanted {
         sys::fd::is_hung_up(&self.0).unwrap_or_default()
     }
 
+    /// Does something that can be dropped at any point, unless nobody waits for it any more.
+    pub(super) async fn unless_over<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            over = self.over() => over.and_then(|()| Err(Error::invalid("the client has gone"))),
+        }
+    }
+
+    /// Waits until nobody waits any more.
+    async fn over(&self) -> Result<(), Error> {
+        let pipe = sys::fd::watch(self.try_clone()?).context("watch a pipe")?;
+        let over = pipe.async_io(Interest::READABLE, |pipe| match sys::fd::is_hung_up(pipe) {
+            Ok(false) => Err(std::io::ErrorKind::WouldBlock.into()),
+            other => other,
+        });
+        over.await.map(drop).context("watch a pipe")
+    }
+
     /// Waits for a launcher's answer. One that nobody waits for undoes what it did; one that cannot
     /// is killed.
     pub(super) async fn answer<T: Serialize + DeserializeOwned>(
         &self,
         launcher: Launcher<T>,
     ) -> Result<T, Error> {
-        let handle = launcher.handle()?;
-        let pipe = sys::fd::watch(self.try_clone()?).context("watch a pipe")?;
-        let over = pipe.async_io(Interest::READABLE, |pipe| match sys::fd::is_hung_up(pipe) {
-            Ok(false) => Err(std::io::ErrorKind::WouldBlock.into()),
-            other => other,
-        });
+        let killer = launcher.killer()?;
         let answer = launcher.reply();
         tokio::pin!(answer);
         tokio::select! {
             biased;
             answer = &mut answer => return answer,
-            _ = over => {}
+            over = self.over() => over?,
         }
         tracing::info!("a client has gone before the outcome of its call was there");
         if let Ok(answer) = tokio::time::timeout(BOUND, &mut answer).await {
             return answer;
         }
-        // It may have ended meanwhile.
-        let _ = sys::signal::pidfd_send_signal(&handle, libc::SIGKILL);
+        killer.kill();
         answer.await
     }
 }

@@ -28,6 +28,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// shim (`pkg/shim/publisher.go` there).
 const MAX_REFUSALS: u32 = 5;
 
+/// The largest event that is sent, in bytes: a message of ttrpc has at most 4 MiB, and what is
+/// around the event takes some of it.
+const MAX_EVENT: usize = (4 << 20) - (16 << 10);
+
 /// The queue of events on their way to containerd.
 #[derive(Debug)]
 pub(crate) struct Events {
@@ -50,7 +54,7 @@ impl Events {
     }
 
     /// Puts an event at the end of the queue, unless the queue holds as many equal events as
-    /// [allowed](Event::most). Never waits.
+    /// [allowed](Event::most), or the event is too large for containerd. Never waits.
     pub(super) fn publish(&self, event: &Event) {
         let topic = event.topic();
         let content = match event.encode() {
@@ -60,6 +64,10 @@ impl Events {
                 return;
             }
         };
+        if content.value.len() > MAX_EVENT {
+            tracing::error!(topic, size = content.value.len(), "an event is too large");
+            return;
+        }
         let envelope = Envelope {
             timestamp: MessageField::some(SystemTime::now().into()),
             namespace: self.namespace.clone(),
@@ -179,7 +187,10 @@ fn with_scheme(address: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use containerd_shim_protos::api::CreateTaskRequest;
     use containerd_shim_protos::ttrpc::get_status;
+
+    use crate::config::identity::ProcessId;
 
     #[test]
     fn only_an_answer_is_a_refusal() {
@@ -190,6 +201,22 @@ mod tests {
         assert!(!is_refusal(&status(Code::UNAVAILABLE)));
         assert!(!is_refusal(&Error::RemoteClosed));
         assert!(!is_refusal(&Error::Others("no answer".to_owned())));
+    }
+
+    #[test]
+    fn an_event_that_is_too_large_for_containerd_keeps_no_other_back() {
+        let events = Events::new("n");
+        let mut request = CreateTaskRequest {
+            id: "a".to_owned(),
+            ..Default::default()
+        };
+        request.stdout = "x".repeat(4 << 20);
+        let process = ProcessId::of(rustix::process::getpid()).unwrap();
+        events.publish(&Event::created(&request, process));
+        events.publish(&Event::started("a", process));
+        let queue = events.lock();
+        assert_eq!(queue.len(), 1);
+        assert_eq!(queue[0].topic, "/tasks/start");
     }
 
     #[test]

@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use containerd_shim_protos::api::ExecProcessRequest;
@@ -14,7 +12,7 @@ use oci_spec::runtime::Process as Spec;
 use tokio::io::Interest;
 use tokio::sync::oneshot;
 
-use super::client::Wanted;
+use super::client::{Caller, Wanted};
 use super::event::Event;
 use super::io::{Pending, StreamPaths};
 use super::process::{Process, send_signal};
@@ -23,6 +21,7 @@ use super::state::{Exited, Name, State};
 use super::task::{Sandbox, Task};
 use crate::config::bundle::validate_id;
 use crate::config::identity::ProcessId;
+use crate::config::spec;
 use crate::container::join::{Join, Joined};
 use crate::container::program::Programs;
 use crate::engine::exit::Status;
@@ -38,6 +37,8 @@ const EXECUTE_BOUND: Duration = Duration::from_secs(10);
 pub(super) struct Exec {
     pub(super) process: Process,
     spec: Spec,
+    /// Who has it started, once somebody has.
+    starter: OnceLock<Caller>,
 }
 
 /// Shows of the spec how many arguments it has and the names of its variables: the rest may be
@@ -82,8 +83,11 @@ impl Task {
         validate_id("exec", &request.exec_id)?;
         self.process.state().joinable(&self.process.name)?;
         let spec = request.spec.as_ref().map(|any| any.value.as_slice());
-        let spec: Spec = serde_json::from_slice(spec.unwrap_or_default())
+        let mut spec: Spec = spec::parse_process(spec.unwrap_or_default())
             .map_err(|error| Error::invalid(format!("the process of the exec: {error}")))?;
+        // The request decides, as in containerd's own shim (`Init.exec` in `pkg/process/init.go`
+        // there): clients leave the terminal of the spec as it is in the container's.
+        spec.set_terminal(Some(request.terminal));
         let paths = StreamPaths {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
@@ -102,6 +106,7 @@ impl Task {
             Entry::Vacant(free) => free.insert(Arc::new(Exec {
                 process: Process::new(name, paths, State::Added, &self.shared.events),
                 spec,
+                starter: OnceLock::new(),
             })),
         };
         self.shared.events.publish(&event);
@@ -118,6 +123,8 @@ impl Task {
         let _unchanged = self.changing.read().await;
         let init = self.process.state().joinable(&self.process.name)?;
         exec.process.change(State::creating)?;
+        // That can be done once only.
+        let _ = exec.starter.set(wanted.caller());
         let (process, ended) = match self.join(exec, init, wanted).await {
             Ok(joined) => joined,
             Err(error) => {
@@ -135,6 +142,19 @@ impl Task {
             }
         });
         Ok(reply::pid(Some(process)))
+    }
+
+    /// Waits for the end of an exec that is being started, which is given up: whoever asks for its
+    /// end has no use for it any more.
+    pub(super) async fn give_up_exec(&self, exec: &str) {
+        let Ok(exec) = self.exec(exec) else {
+            return;
+        };
+        if exec.process.state() == State::Creating {
+            exec.starter.get().into_iter().for_each(Caller::give_up);
+            let mut outcome = exec.process.subscribe();
+            let _ = outcome.wait_for(|state| *state != State::Creating).await;
+        }
     }
 
     /// Forgets an exec that has ended or was never started, and says how it ended.
@@ -164,10 +184,12 @@ impl Task {
     /// Forgets every exec of a task that is being deleted.
     pub(super) async fn close_execs(&self) {
         let execs: Vec<_> = self.execs().drain().collect();
-        for (id, exec) in execs {
+        // Each may wait for its client.
+        let closed = execs.iter().map(|(id, exec)| {
             exec.process.stopped(Exited::now(Status::KILLED));
-            exec.process.io.close(&id).await;
-        }
+            exec.process.io.close(id)
+        });
+        futures::future::join_all(closed).await;
     }
 
     fn execs(&self) -> MutexGuard<'_, HashMap<String, Arc<Exec>>> {
@@ -181,27 +203,26 @@ impl Task {
         init: ProcessId,
         wanted: &Wanted,
     ) -> Result<(ProcessId, oneshot::Receiver<Status>), Error> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let socket = format!("exec-{}.sock", NUMBER.fetch_add(1, Ordering::Relaxed));
         let sandbox = self.sandbox()?;
-        let (stdio, client) = self.open(&exec.process.io, &sandbox.options).await?;
-        let notify = self.bundle.libcontainer().join(self.id()).join(&socket);
+        let opening = self.open(&exec.process.io, &sandbox.options);
+        let (stdio, client) = wanted.unless_over(opening).await?;
         let launching = self.shared.reaper.launching();
-        let launcher = self.launch_join(exec, init, (&notify, stdio), wanted)?;
-        let answer = wanted.answer(launcher).await;
-        let told = self.notify(&socket);
-        // It has served its purpose, or there never was one.
-        let _ = std::fs::remove_file(&notify);
+        let launcher = self.launch_join(exec, init, stdio, wanted)?;
         let Joined {
             process,
             handle,
+            start,
             failure,
             master,
-        } = answer?;
+        } = wanted.answer(launcher).await?;
         let ended = launching.named(process.pid);
-        let handle = exec.process.made(handle.into());
-        let executed = exec.execute(client, master.map(Into::into), told, failure.into());
-        if let Err(error) = executed.await {
+        let handle = exec.process.made(handle.into(), start.into());
+        let executed = exec.execute(client, master.map(Into::into), failure.into());
+        let outcome = match executed.await {
+            Ok(()) if wanted.is_over() => Err(Error::invalid("the client has gone")),
+            outcome => outcome,
+        };
+        if let Err(error) = outcome {
             // It may have ended by itself.
             let _ = send_signal(handle, libc::SIGKILL.unsigned_abs());
             return Err(error);
@@ -209,12 +230,12 @@ impl Task {
         Ok((process, ended))
     }
 
-    /// Starts the launcher that makes the process of an exec, which waits at a socket.
+    /// Starts the launcher that makes the process of an exec, which waits.
     fn launch_join(
         &self,
         exec: &Exec,
         init: ProcessId,
-        (notify, stdio): (&Path, Stdio),
+        stdio: Stdio,
         wanted: &Wanted,
     ) -> Result<Launcher<Joined>, Error> {
         let Sandbox {
@@ -248,7 +269,6 @@ impl Task {
                     init,
                     handle,
                     process: exec.spec.clone(),
-                    notify: notify.to_owned(),
                 };
                 join.run(stdio)
             },
@@ -263,11 +283,10 @@ impl Exec {
         &self,
         client: Pending,
         master: Option<OwnedFd>,
-        told: std::io::Result<()>,
         failure: OwnedFd,
     ) -> Result<(), Error> {
         self.process.io.connect(client, master)?;
-        told.context("start the process")?;
+        self.process.go_on()?;
         let said = tokio::time::timeout(EXECUTE_BOUND, read_all(failure));
         let said = said.await.context("execute the program")?;
         match said.context("hear from the process")?.as_str() {

@@ -11,8 +11,8 @@ use crate::config::bundle::Bundle;
 use crate::container::terminal::resize;
 use crate::error::{Context, Error};
 use crate::process::reaper::Reaper;
-use crate::stdio::terminal::{Client, Copying, Terminal};
-use crate::stdio::{self, Endpoints, Held, Logger, Stdio};
+use crate::stdio::terminal::{Client, Terminal};
+use crate::stdio::{self, Copying, Endpoints, Held, Logger, Stdio};
 
 /// How long `delete` waits for output that nobody has read or opened yet.
 const CLIENT_BOUND: Duration = Duration::from_secs(5);
@@ -47,8 +47,10 @@ pub(super) struct Io {
     pub(super) paths: StreamPaths,
     held: Mutex<Held>,
     terminal: OnceLock<Terminal>,
-    /// What the terminal's process writes is still being copied.
-    copying: Mutex<Option<Copying>>,
+    /// Whether the process is an exec, which may leave processes that keep its outputs.
+    is_exec: bool,
+    /// What the process writes, if that is to be copied.
+    copying: Mutex<Vec<Copying>>,
     /// What reads or copies the streams, if they are no FIFOs.
     loggers: Mutex<Vec<Logger>>,
     /// Waits for clients that have not read or opened their outputs yet, until `delete`.
@@ -60,9 +62,10 @@ pub(super) struct Io {
 pub(super) struct Pending(Option<Client>);
 
 impl Io {
-    pub(super) fn new(paths: StreamPaths) -> Self {
+    pub(super) fn new(paths: StreamPaths, is_exec: bool) -> Self {
         Self {
             paths,
+            is_exec,
             held: Mutex::default(),
             terminal: OnceLock::new(),
             copying: Mutex::default(),
@@ -81,8 +84,14 @@ impl Io {
             *lock(&self.held) = held;
             return Ok((Stdio::Terminal, Pending(Some(client))));
         }
-        let (streams, held) = stdio::open(endpoints)?;
+        let (streams, held, copying) = if self.is_exec {
+            stdio::open_relayed(endpoints)?
+        } else {
+            let (streams, held) = stdio::open(endpoints)?;
+            (streams, held, Vec::new())
+        };
         *lock(&self.held) = held;
+        *lock(&self.copying) = copying;
         Ok((Stdio::Streams(streams), Pending(None)))
     }
 
@@ -115,7 +124,7 @@ impl Io {
         };
         let (terminal, copying) =
             Terminal::connect(master, client).context("connect the terminal")?;
-        *lock(&self.copying) = Some(copying);
+        lock(&self.copying).push(copying);
         // Nobody else sets it: a process is made once.
         let _ = self.terminal.set(terminal);
         Ok(())
@@ -143,9 +152,9 @@ impl Io {
     /// The process has ended: what it wrote is still to be read.
     pub(super) fn ended(&self) {
         let unseen = lock(&self.held).take_unseen();
-        let copying = lock(&self.copying).take();
+        let copying = std::mem::take(&mut *lock(&self.copying));
         let waiting = tokio::spawn(async move {
-            if let Some(mut copying) = copying {
+            for mut copying in copying {
                 copying.done().await;
             }
             unseen.opened().await;
@@ -155,7 +164,7 @@ impl Io {
 
     /// Gives clients that are late, on a busy machine, the time to open and read the outputs: what
     /// was written would be lost with the last descriptor, and their opening would wait for ever.
-    /// Then closes everything.
+    /// Then closes everything, although processes that an exec has left may still hold its outputs.
     pub(super) async fn close(&self, id: &str) {
         self.stop_loggers().await;
         let waiting = lock(&self.waiting).take();
@@ -167,6 +176,7 @@ impl Io {
             tracing::debug!(id, "nobody has read an output to its end");
             waiting.abort();
         }
+        lock(&self.copying).clear();
         *lock(&self.held) = Held::default();
     }
 }

@@ -16,7 +16,8 @@ mod tasks;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use containerd_shim_protos::api;
@@ -42,7 +43,14 @@ pub(crate) struct Service {
     shutdown: Arc<Notify>,
     /// Notified when a process has been started.
     started: Arc<Notify>,
+    /// Notified when the last task is gone.
+    emptied: Arc<Notify>,
+    /// Counts what shows that somebody needs this process: connections and creates.
+    interest: Arc<AtomicU64>,
 }
+
+/// How long the process stays without a task if nobody asks for its end.
+const FORGOTTEN: Duration = Duration::from_secs(10);
 
 impl Service {
     pub(crate) fn new(shared: Shared) -> Self {
@@ -51,6 +59,37 @@ impl Service {
             asked: Arc::default(),
             shutdown: Arc::new(Notify::new()),
             started: Arc::new(Notify::new()),
+            emptied: Arc::new(Notify::new()),
+            interest: Arc::default(),
+        }
+    }
+
+    /// Somebody needs this process.
+    pub(crate) fn interested(&self) {
+        self.interest.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until there is no task any more and nobody has shown an interest for a while.
+    ///
+    /// containerd asks for the end after it has deleted the last task. If its own client gives up
+    /// while it deletes, it does not, and nobody else can: it cannot find the task any more. The
+    /// end of this process makes it remove what it has of the container.
+    pub(crate) async fn forgotten(&self) {
+        loop {
+            self.emptied.notified().await;
+            while self.is_idle() {
+                let before = self.interest.load(Ordering::Relaxed);
+                tokio::time::sleep(FORGOTTEN).await;
+                if self.is_idle() && self.interest.load(Ordering::Relaxed) == before {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn note_if_empty(&self) {
+        if self.is_idle() {
+            self.emptied.notify_one();
         }
     }
 
@@ -89,7 +128,9 @@ impl Service {
         request: api::CreateTaskRequest,
         wanted: Wanted,
     ) -> Result<u32, Error> {
+        self.interested();
         let created = self.tasks.create(request, wanted).await;
+        self.note_if_empty();
         match &created {
             Ok(_) => self.asked.store(false, Ordering::Relaxed),
             Err(_) => self.shut_down_if_due(),
@@ -200,13 +241,18 @@ impl TaskService for Service {
         _: &TtrpcContext,
         request: api::DeleteRequest,
     ) -> TtrpcResult<api::DeleteResponse> {
-        let tasks = Arc::clone(&self.tasks);
+        let service = self.clone();
         let deleted = tokio::spawn(async move {
+            let tasks = &service.tasks;
             if request.exec_id.is_empty() {
                 tasks.give_up(&request.id).await;
+            } else if let Ok(task) = tasks.find(&request.id) {
+                task.give_up_exec(&request.exec_id).await;
             }
             let target = tasks.target(&request.id, &request.exec_id)?;
-            tasks.delete(target).await
+            let deleted = tasks.delete(target).await;
+            service.note_if_empty();
+            deleted
         })
         .await;
         let (process, exited) = reply::joined(deleted)?;

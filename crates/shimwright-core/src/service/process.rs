@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
@@ -11,7 +11,7 @@ use super::events::Events;
 use super::io::{Io, StreamPaths};
 use super::state::{Exited, Name, State, Transition};
 use crate::engine::exit::Status;
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::sys;
 
 /// One process. It exists from the moment its id is taken.
@@ -21,6 +21,8 @@ pub(super) struct Process {
     state: watch::Sender<State>,
     /// A pidfd, once there is a process: unlike a pid, it never means another process.
     handle: OnceLock<OwnedFd>,
+    /// The pipe on which the process waits to be told to go on.
+    waiting: Mutex<Option<OwnedFd>>,
     events: Arc<Events>,
 }
 
@@ -38,10 +40,11 @@ impl fmt::Debug for Process {
 impl Process {
     pub(super) fn new(name: Name, paths: StreamPaths, state: State, events: &Arc<Events>) -> Self {
         Self {
+            io: Io::new(paths, name.exec.is_some()),
             name,
-            io: Io::new(paths),
             state: watch::Sender::new(state),
             handle: OnceLock::new(),
+            waiting: Mutex::default(),
             events: Arc::clone(events),
         }
     }
@@ -109,11 +112,24 @@ impl Process {
     }
 
     /// Records the pidfd of the new process. A process is made once, so it is set once.
-    pub(super) fn made(&self, handle: OwnedFd) -> &OwnedFd {
+    pub(super) fn made(&self, handle: OwnedFd, start: OwnedFd) -> &OwnedFd {
+        *self.waiting() = Some(start);
         self.handle.get_or_init(|| handle)
     }
 
     /// The pidfd of the process.
+    fn waiting(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the process to go on; there is room in the pipe, so nothing here waits for it.
+    pub(super) fn go_on(&self) -> Result<(), Error> {
+        let waiting = self.waiting().take();
+        let waiting = waiting.ok_or(Error::Finished)?;
+        rustix::io::write(waiting, &[1]).context("tell the process to go on")?;
+        Ok(())
+    }
+
     pub(super) fn handle(&self) -> Result<&OwnedFd, Error> {
         self.handle.get().ok_or(Error::Finished)
     }

@@ -1,9 +1,6 @@
 //! One task: a container with its first process, from `create` to `delete`.
 
 use std::collections::HashMap;
-use std::io::Write;
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -107,12 +104,14 @@ impl Task {
         options: RuntimeOptions,
         wanted: &Wanted,
     ) -> Result<u32, Error> {
-        let (stdio, client) = self.open(&self.process.io, &options).await?;
+        let opening = self.open(&self.process.io, &options);
+        let (stdio, client) = wanted.unless_over(opening).await?;
         let launching = self.shared.reaper.launching();
         let launcher = self.launch_create(request, &options, stdio, wanted)?;
         let Created {
             init,
             handle,
+            start,
             cgroups,
             master,
             poststart,
@@ -120,7 +119,7 @@ impl Task {
         } = self.answer(launcher, wanted).await?;
         let ended = launching.named(init.pid);
         self.poststart.store(poststart, Ordering::Relaxed);
-        self.process.made(handle.into());
+        self.process.made(handle.into(), start.into());
         // Nobody else sets it: the id was reserved for this call.
         let _ = self.sandbox.set(Sandbox {
             oom: Oom::of(&cgroups),
@@ -204,29 +203,23 @@ impl Task {
     /// there is one thread, and no point where it waits.
     pub(super) fn start(&self) -> Result<(), Error> {
         self.process.state().startable(&self.process.name)?;
-        self.notify("notify.sock")
+        self.process
+            .go_on()
             .context("start the container's first process")?;
         self.process.change(State::started)
     }
 
-    /// Speaks to libcontainer's listener in a process that waits (`notify_socket.rs` there). The
-    /// connection is accepted into its backlog, so nothing here waits for that process.
-    pub(super) fn notify(&self, socket: &str) -> std::io::Result<()> {
-        let directory = self.bundle.libcontainer().join(self.id());
-        let directory = std::fs::File::open(directory)?;
-        // The path of a socket is at most 108 bytes, and a bundle's may be longer.
-        let path = format!("/proc/self/fd/{}/{socket}", directory.as_raw_fd());
-        UnixStream::connect(path)?.write_all(b"start container")
-    }
-
-    pub(super) async fn run_poststart_hooks(&self) -> Result<(), Error> {
+    /// Runs the hooks that belong after the start. Nobody's hooks are ended.
+    pub(super) async fn run_poststart_hooks(&self, wanted: &Wanted) -> Result<(), Error> {
         if !self.poststart.load(Ordering::Relaxed) {
             return Ok(());
         }
         let spec = self.bundle.spec()?;
-        let directory = self.bundle.libcontainer().join(self.id());
-        let launcher = self.launch(move || cleanup::run_poststart_hooks(&directory, &spec))?;
-        launcher.reply().await
+        let (bundle, id) = (self.bundle.clone(), self.id().to_owned());
+        let pid = self.process.state().process().map(|process| process.pid);
+        let hooks = move || cleanup::run_poststart_hooks(&bundle, &id, pid, &spec);
+        let launcher = self.launch(hooks)?;
+        wanted.answer(launcher).await
     }
 
     /// The first process has ended. Its exit is the last that is told.

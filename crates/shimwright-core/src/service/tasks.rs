@@ -191,7 +191,7 @@ impl Tasks {
         }
         let _changing = task.changing.write().await;
         task.start()?;
-        task.run_poststart_hooks().await?;
+        task.run_poststart_hooks(&wanted).await?;
         Ok(reply::pid(task.process.state().process()))
     }
 

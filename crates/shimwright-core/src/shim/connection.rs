@@ -36,7 +36,25 @@ const SERVICE: &str = "shimwright.Refusals";
 const TOO_MANY: &str = "TooMany";
 const TOO_LONG: &str = "TooLong";
 
-/// The service that answers what is beyond the bounds.
+/// The sandbox API (`docs/decisions/0016-sandbox-api-and-streaming.md`): without this, the answer
+/// would be that the caller's argument is invalid.
+const SANDBOX_SERVICE: &str = "containerd.runtime.sandbox.v1.Sandbox";
+const SANDBOX_METHODS: [&str; 9] = [
+    "CreateSandbox",
+    "StartSandbox",
+    "Platform",
+    "StopSandbox",
+    "WaitSandbox",
+    "SandboxStatus",
+    "PingSandbox",
+    "ShutdownSandbox",
+    "SandboxMetrics",
+];
+const NO_SANDBOX: &str = "the sandbox API is not supported: sandboxer of the runtime handler in \
+                          containerd's configuration has to be \"podsandbox\"";
+
+/// The service that answers what is beyond the bounds, and the services that this shim does not
+/// have.
 pub(super) fn refusals() -> HashMap<String, Service> {
     let refusals = [
         (
@@ -50,16 +68,24 @@ pub(super) fn refusals() -> HashMap<String, Service> {
             format!("a message longer than {MESSAGE_LENGTH_MAX} bytes"),
         ),
     ];
+    let sandbox = SANDBOX_METHODS.map(|name| (name, Code::UNIMPLEMENTED, NO_SANDBOX.to_owned()));
+    HashMap::from([
+        (SERVICE.to_owned(), refusing(refusals)),
+        (SANDBOX_SERVICE.to_owned(), refusing(sandbox)),
+    ])
+}
+
+/// A service whose methods give these answers.
+fn refusing<const N: usize>(refusals: [(&str, Code, String); N]) -> Service {
     let methods = refusals.map(|(name, code, text)| {
         let refusal: Box<dyn MethodHandler + Send + Sync> =
             Box::new(Refusal(get_status(code, text)));
         (name.to_owned(), refusal)
     });
-    let service = Service {
+    Service {
         methods: methods.into_iter().collect(),
         streams: HashMap::new(),
-    };
-    HashMap::from([(SERVICE.to_owned(), service)])
+    }
 }
 
 struct Refusal(Status);

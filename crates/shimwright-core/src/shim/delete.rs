@@ -12,9 +12,10 @@ use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 
 use super::print;
+use super::socket::{self, Socket};
 use super::start::address_in;
 use crate::cgroup::{GroupPath, Hierarchies};
-use crate::config::bundle::Bundle;
+use crate::config::bundle::{Bundle, group};
 use crate::config::record::Record;
 use crate::container::{cleanup, rootfs};
 use crate::engine::exit::Status;
@@ -33,7 +34,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Error> {
     let bundle = Bundle::new(directory);
     let record = bundle.record().unwrap_or_else(|| Record::new(&flags.id));
     let cleaned = clean(&bundle, record.clone());
-    remove_dead_socket(&bundle);
+    remove_dead_socket(&bundle, flags);
     cleaned?;
     let response = DeleteResponse {
         pid: record.init.map_or(0, |init| init.pid.unsigned_abs()),
@@ -69,7 +70,7 @@ fn cgroups_path(bundle: &Bundle) -> Option<GroupPath> {
 ///
 /// A process that is being killed closes its descriptors one after the other, so its socket may
 /// still take a connection, which then breaks; one that lives keeps it.
-fn remove_dead_socket(bundle: &Bundle) {
+fn remove_dead_socket(bundle: &Bundle, flags: &Flags) {
     let Some(path) = address_in(bundle.directory()) else {
         return;
     };
@@ -82,7 +83,11 @@ fn remove_dead_socket(bundle: &Bundle) {
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                let _ = std::fs::remove_file(path);
+                let spec = bundle.spec().ok();
+                let annotations = spec.as_ref().and_then(|spec| spec.annotations().as_ref());
+                let group = group(annotations, &flags.id);
+                let alias = socket::alias_beside(&path, flags, group);
+                Socket { path, alias }.remove();
                 return;
             }
             Err(_) => return,

@@ -5,9 +5,8 @@
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
-use serde_json::json;
 
-use super::{bootstrap, print};
+use super::{bootstrap, features, print};
 use crate::error::{Context, Error};
 use crate::runner::host::Host;
 
@@ -31,7 +30,7 @@ pub(super) fn run(host: &Host) -> Result<(), Error> {
         },
         features: MessageField::some(Any {
             type_url: FEATURES.to_owned(),
-            value: features().to_string().into_bytes(),
+            value: features::document().to_string().into_bytes(),
             ..Default::default()
         }),
         ..Default::default()
@@ -40,24 +39,4 @@ pub(super) fn run(host: &Host) -> Result<(), Error> {
         info.write_to_bytes()
             .context("encode the runtime's information")?,
     )
-}
-
-/// OCI runtime spec, `features.md`: what libcontainer does on our behalf.
-fn features() -> serde_json::Value {
-    json!({
-        "ociVersionMin": "1.0.0",
-        "ociVersionMax": "1.2.1",
-        "hooks": [
-            "prestart", "createRuntime", "createContainer", "startContainer", "poststart",
-            "poststop"
-        ],
-        "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
-            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": false },
-            "seccomp": { "enabled": true },
-            "apparmor": { "enabled": true },
-            "selinux": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": false } }
-        }
-    })
 }

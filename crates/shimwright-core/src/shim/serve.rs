@@ -20,6 +20,7 @@ use tokio::net::UnixStream;
 
 use super::connection::{Bounded, refusals};
 use super::shutdown::{Shutdown, abandon};
+use super::socket::Socket;
 use crate::cgroup::Hierarchies;
 use crate::code::content::Store;
 use crate::error::{Context, Error};
@@ -66,6 +67,7 @@ pub(super) fn run(host: Host, flags: &Flags) -> Result<(), Error> {
     runtime.block_on(serve(host, flags, &bundle, listener, signals, log))
 }
 
+/// Serves until the last task is gone and containerd asks for the end, or a signal does.
 async fn serve(
     host: &'static Host,
     flags: &Flags,
@@ -74,39 +76,22 @@ async fn serve(
     signals: OwnedFd,
     log: Option<Log>,
 ) -> Result<(), Error> {
-    let socket = listener
-        .local_addr()
-        .ok()
-        .and_then(|a| a.as_pathname().map(ToOwned::to_owned))
-        .ok_or_else(|| Error::invalid("the inherited socket has no path"))?;
+    let socket = Socket::own(flags);
     let shared = std::env::var_os(role::SHARED).is_some();
     let shutdown = bundle
         .parent()
         .filter(|_| shared)
-        .map(|bundles| Arc::new(Shutdown::new(socket.clone(), bundles.to_owned())));
+        .map(|bundles| Arc::new(Shutdown::new(socket.path.clone(), bundles.to_owned())));
     let events = Events::new(&flags.namespace);
     let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     tokio::spawn(Arc::clone(&events).deliver(address));
     let reaper = Arc::new(Reaper::default());
-    let service = Service::new(Shared {
-        host,
-        events: Arc::clone(&events),
-        reaper: Arc::clone(&reaper),
-        hierarchies: Hierarchies::discover().context("find the cgroup hierarchies")?,
-        store: Store {
-            address: flags.address.clone(),
-            namespace: flags.namespace.clone(),
-        },
-        log,
-        released: shutdown
-            .clone()
-            .map(|shutdown| Released(Box::new(move |id: &str| shutdown.release(id)))),
-        alive: rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?,
-    });
+    let service = service(host, flags, (&events, &reaper), log, shutdown.as_ref())?;
     let told = told_to_serve().context("hear from the start command")?;
     if !told {
         // The command has ended without printing our address. Another one may have printed it.
-        if abandon(&listener, &socket).await {
+        if abandon(&listener, &socket.path).await {
+            socket.unlink();
             return Ok(());
         }
         if shutdown.is_some() {
@@ -121,46 +106,80 @@ async fn serve(
     server.start().await.context("serve")?;
     tracing::info!(id = flags.id, namespace = flags.namespace, "shim started");
 
-    let signals = sys::fd::watch(signals).context("receive signals")?;
     tokio::spawn(service.clone().release_memory());
-    let may_end = async {
-        match &shutdown {
-            Some(shutdown) => shutdown.allowed(&service).await,
-            None => {
-                service.shut_down().await;
-                // From here on a `start` of the group has to find nobody, and start a process.
-                let _ = std::fs::remove_file(&socket);
-            }
-        }
-    };
-    tokio::pin!(may_end);
-    loop {
-        tokio::select! {
-            () = &mut may_end => break,
-            signal = next_signal(&signals) => match signal.context("receive signals")? {
-                libc::SIGCHLD => reaper.collect(),
-                libc::SIGTERM | libc::SIGINT => {
-                    tracing::info!("told to end: ending every task first");
-                    let killed = service.kill_all();
-                    let collecting = async {
-                        while let Ok(signal) = next_signal(&signals).await {
-                            if signal == libc::SIGCHLD {
-                                reaper.collect();
-                            }
-                        }
-                    };
-                    tokio::select! { () = killed => {}, () = collecting => {} }
-                    let _ = std::fs::remove_file(&socket);
-                    break;
-                }
-                libc::SIGUSR1 => tracing::info!(?service, "state"),
-                _ => {}
-            },
+    tokio::select! {
+        () = may_end(&service, shutdown.as_deref(), &socket) => {}
+        told = told_to_end(signals, &service, &reaper) => {
+            told.context("receive signals")?;
+            socket.remove();
         }
     }
     events.flush(FLUSH_BOUND).await;
     // The answer to `Shutdown` is on its way; containerd expects the connection to end after it.
     let _ = tokio::time::timeout(Duration::from_secs(1), server.shutdown()).await;
+    Ok(())
+}
+
+/// The Task service of this process.
+fn service(
+    host: &'static Host,
+    flags: &Flags,
+    (events, reaper): (&Arc<Events>, &Arc<Reaper>),
+    log: Option<Log>,
+    shutdown: Option<&Arc<Shutdown>>,
+) -> Result<Service, Error> {
+    Ok(Service::new(Shared {
+        host,
+        events: Arc::clone(events),
+        reaper: Arc::clone(reaper),
+        hierarchies: Hierarchies::discover().context("find the cgroup hierarchies")?,
+        store: Store {
+            address: flags.address.clone(),
+            namespace: flags.namespace.clone(),
+        },
+        log,
+        released: shutdown
+            .cloned()
+            .map(|shutdown| Released(Box::new(move |id: &str| shutdown.release(id)))),
+        alive: rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?,
+    }))
+}
+
+/// Waits until containerd asks for the end and nobody can miss this process. Its socket is gone
+/// then: a `start` of the group has to find nobody, and start a process.
+async fn may_end(service: &Service, shutdown: Option<&Shutdown>, socket: &Socket) {
+    match shutdown {
+        Some(shutdown) => shutdown.allowed(service).await,
+        None => {
+            tokio::select! {
+                () = service.shut_down() => {}
+                () = service.forgotten() => tracing::info!("nobody asks for the end: ending"),
+            }
+            socket.remove();
+        }
+    }
+}
+
+/// Does what signals ask for, until one of them has asked for the end and every task has ended.
+async fn told_to_end(signals: OwnedFd, service: &Service, reaper: &Reaper) -> io::Result<()> {
+    let signals = sys::fd::watch(signals)?;
+    loop {
+        match next_signal(&signals).await? {
+            libc::SIGCHLD => reaper.collect(),
+            libc::SIGTERM | libc::SIGINT => break,
+            libc::SIGUSR1 => tracing::info!(?service, "state"),
+            _ => {}
+        }
+    }
+    tracing::info!("told to end: ending every task first");
+    let collecting = async {
+        while let Ok(signal) = next_signal(&signals).await {
+            if signal == libc::SIGCHLD {
+                reaper.collect();
+            }
+        }
+    };
+    tokio::select! { () = service.kill_all() => {}, () = collecting => {} }
     Ok(())
 }
 
@@ -204,6 +223,7 @@ fn accept(listener: UnixListener, service: Service) -> io::Result<Listener> {
                         tracing::warn!("refused a connection: there are too many");
                     }
                     Ok((stream, _)) => {
+                        service.interested();
                         let stream = Bounded::new(stream, Arc::clone(&open));
                         return Some((Ok(stream), (listener, service, open)));
                     }

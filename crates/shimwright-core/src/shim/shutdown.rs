@@ -123,11 +123,16 @@ impl Shutdown {
 }
 
 /// Removes the socket of a process whose `start` command is gone, unless another `start` command
-/// has found the process and may have printed its address. Returns whether the socket was removed.
+/// has found the process and may have printed its address. Returns whether the process may end.
 ///
 /// A `start` command that finds a process connects to its socket, under the lock. Before this
 /// process serves, it accepts nothing, so such a connection still waits.
 pub(super) async fn abandon(listener: &UnixListener, socket: &Path) -> bool {
+    // Its `start` command has failed before anybody could find it, or has found another process,
+    // whose socket this is.
+    if listener.local_addr().is_ok_and(|own| own.is_unnamed()) {
+        return true;
+    }
     let found = || sys::fd::becomes_readable(listener, Instant::now()).unwrap_or(true);
     remove_unless(socket, || found().then_some(()))
         .await
@@ -242,6 +247,13 @@ mod tests {
         // It only checks whether the socket accepts connections.
         drop(std::os::unix::net::UnixStream::connect(&socket).unwrap());
         assert!(!block_on(abandon(&found, &socket)));
+        assert!(socket.exists());
+        let unbound = rustix::net::socket(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::STREAM,
+            None,
+        );
+        assert!(block_on(abandon(&unbound.unwrap().into(), &socket)));
         assert!(socket.exists());
         let (unknown, socket) = bind("unknown");
         assert!(block_on(abandon(&unknown, &socket)));

@@ -1,19 +1,22 @@
 //! `start`: finds or starts the shim process of a container's group, and prints its address.
 
+use std::fs::File;
 use std::io::{self, PipeWriter, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use containerd_shim::Flags;
 use containerd_shim::cgroup::set_cgroup_and_oom_score;
 use rustix::fs::FlockOperation;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::bootstrap::Request;
 use super::print;
 use super::shutdown::lock;
+use super::socket::{self, Socket};
 use crate::cgroup::{GroupPath, Hierarchies};
 use crate::code::cache;
 use crate::config::bundle::{Bundle, group, write_atomically};
@@ -31,6 +34,10 @@ use crate::sys;
 pub(super) const ADDRESS_FILE: &str = "address";
 /// The file with the pid of the shim process, for people.
 const PID_FILE: &str = "shim.pid";
+
+/// How many connections may wait until the shim process accepts them, unless the kernel's own bound
+/// is smaller.
+const BACKLOG: i32 = 4096;
 
 /// What a shim process reads before it serves.
 const GO: &[u8] = b"\n";
@@ -54,20 +61,22 @@ pub(super) fn run(host: &Host, flags: &Flags) -> Result<(), Error> {
     let address = request
         .opts
         .socket_address(&format!("{group}@{}", host.name));
-    let path = socket_path(&address);
+    let socket = Socket::new(&address, &group, &request.opts.socket_address(&group));
 
-    let mut waiting = None;
-    let listener = listen(&path, || {
+    let claim = || {
         let file = bundle.directory().join(ADDRESS_FILE);
         write_atomically(&file, address.as_bytes())
             .with_context(|| format!("write {}", file.display()))
-    })?;
-    if let Some(listener) = listener {
-        match start_server(flags, &request, shared, &listener) {
-            Ok(server) => waiting = Some(server),
-            Err(error) => {
-                let _ = std::fs::remove_file(&path);
-                return Err(error);
+    };
+    let mut waiting = None;
+    if find(&socket.path, claim)?.is_some() {
+        // All that can fail has been done before others can find the process.
+        let server = start_server(flags, &request, shared, &socket)?;
+        match listen(&socket, &server.socket, claim) {
+            Ok(true) => waiting = Some(server.told),
+            other => {
+                server.end();
+                other?;
             }
         }
     }
@@ -79,15 +88,10 @@ pub(super) fn run(host: &Host, flags: &Flags) -> Result<(), Error> {
     Ok(())
 }
 
-/// The path of a socket's address.
-fn socket_path(address: &str) -> PathBuf {
-    PathBuf::from(address.strip_prefix("unix://").unwrap_or(address))
-}
-
 /// The path of the socket whose address a bundle has.
 pub(super) fn address_in(bundle: &Path) -> Option<PathBuf> {
     let address = std::fs::read_to_string(bundle.join(ADDRESS_FILE)).ok()?;
-    Some(socket_path(&address))
+    Some(socket::path(&address))
 }
 
 /// The group of all containers of a node, which no container's id can be.
@@ -106,17 +110,14 @@ fn node_group(options: &RuntimeOptions) -> Result<String, Error> {
     ))
 }
 
-/// Binds the group's socket; `None` if a live shim process has it. In either case the container
-/// `claim`s its address.
+/// Looks for a live shim process of the group. If there is one, the container `claim`s its address;
+/// otherwise the path is free as long as the lock that is returned is held.
 ///
 /// The lock on the directory makes finding a dead socket, removing it and binding a new one a
 /// single step, or two commands at once could each start a process. Nor can the process that was
 /// found decide to end before the claim, see [`super::shutdown`]. If the command that starts it
 /// is gone before it serves, the connection made here keeps it.
-fn listen(
-    path: &Path,
-    claim: impl FnOnce() -> Result<(), Error>,
-) -> Result<Option<UnixListener>, Error> {
+fn find(path: &Path, claim: impl FnOnce() -> Result<(), Error>) -> Result<Option<File>, Error> {
     let cannot_listen = || format!("listen on {}", path.display());
     let directory = path.parent().unwrap_or(Path::new("/"));
     std::fs::DirBuilder::new()
@@ -124,7 +125,7 @@ fn listen(
         .recursive(true)
         .create(directory)
         .with_context(cannot_listen)?;
-    let _lock = lock(path, FlockOperation::LockExclusive).with_context(cannot_listen)?;
+    let lock = lock(path, FlockOperation::LockExclusive).with_context(cannot_listen)?;
     match UnixStream::connect(path) {
         Ok(_) => return claim().map(|()| None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -133,42 +134,118 @@ fn listen(
         }
         Err(error) => return Err(error).with_context(cannot_listen),
     }
-    let listener = UnixListener::bind(path).with_context(cannot_listen)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .with_context(cannot_listen)?;
-    if let Err(error) = claim() {
-        let _ = std::fs::remove_file(path);
-        return Err(error);
-    }
-    Ok(Some(listener))
+    Ok(Some(lock))
 }
 
-/// Starts the shim process, which inherits the listening socket: from here on it can be reached.
-/// It serves once it is told to, through what is returned.
+/// Has a socket, which a shim process holds already, listen on the path of the group. If another
+/// command was faster, this returns `false`. In either case the container `claim`s the address.
+fn listen(
+    socket: &Socket,
+    descriptor: &OwnedFd,
+    claim: impl Fn() -> Result<(), Error>,
+) -> Result<bool, Error> {
+    let path = &socket.path;
+    let cannot_listen = || format!("listen on {}", path.display());
+    let Some(_lock) = find(path, &claim)? else {
+        return Ok(false);
+    };
+    SocketAddrUnix::new(path)
+        .and_then(|address| rustix::net::bind(descriptor, &address))
+        .with_context(cannot_listen)?;
+    let listening = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .and_then(|()| Ok(rustix::net::listen(descriptor, BACKLOG)?))
+        .with_context(cannot_listen)
+        .and_then(|()| claim());
+    match listening {
+        Ok(()) => socket.link(),
+        Err(_) => socket.remove(),
+    }
+    listening.map(|()| true)
+}
+
+/// A shim process that nobody can find yet.
+struct Server {
+    process: Child,
+    /// It inherits the socket, which does not listen yet.
+    socket: OwnedFd,
+    /// It serves once it is told to, and ends if this is closed without a word.
+    told: PipeWriter,
+}
+
+impl Server {
+    /// Ends it: another one serves, or none can.
+    fn end(mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_file(PID_FILE);
+    }
+}
+
+/// Starts the shim process.
 fn start_server(
     flags: &Flags,
     request: &Request,
     shared: bool,
-    listener: &UnixListener,
-) -> Result<PipeWriter, Error> {
-    let (reader, writer) = io::pipe().context("make a pipe to the shim process")?;
-    sys::fd::keep_over_exec(listener.as_fd()).context("pass on the socket")?;
+    socket: &Socket,
+) -> Result<Server, Error> {
+    let (reader, told) = io::pipe().context("make a pipe to the shim process")?;
+    let descriptor = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    );
+    let descriptor = descriptor.context("make the socket of the shim process")?;
+    sys::fd::keep_over_exec(&descriptor).context("pass on the socket")?;
     // Its forks enter containers.
     let program = protected::program().context("protect this executable")?;
+    let mut command = server_command(flags, request, socket, &program)?;
+    command
+        .env(role::SERVER, descriptor.as_raw_fd().to_string())
+        .stdin(reader);
+    if shared {
+        command.env(role::SHARED, "");
+    }
+    let process = command.spawn().context("start the shim process")?;
+    let pid = process.id();
+    let server = Server {
+        process,
+        socket: descriptor,
+        told,
+    };
+    let confined = confine(pid, &request.options.shim_cgroup).and_then(|()| {
+        write_atomically(Path::new(PID_FILE), pid.to_string().as_bytes())
+            .context("write the pid of the shim process")
+    });
+    match confined {
+        Ok(()) => Ok(server),
+        Err(error) => {
+            server.end();
+            Err(error)
+        }
+    }
+}
+
+/// What the shim process is executed with, from `program`.
+fn server_command(
+    flags: &Flags,
+    request: &Request,
+    socket: &Socket,
+    program: &OwnedFd,
+) -> Result<Command, Error> {
     let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     let name = std::env::args_os().next().unwrap_or_default();
     std::os::unix::process::CommandExt::arg0(&mut command, name);
     command
         .args(["-namespace", &flags.namespace, "-id", &flags.id])
-        .args(["-address", &request.opts.address])
+        .args(["-address", &request.opts.address, "-socket"])
+        .arg(&socket.path)
         .env_clear()
-        .env(role::SERVER, listener.as_raw_fd().to_string())
         .env("TTRPC_ADDRESS", &request.opts.ttrpc_address)
-        .stdin(reader)
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    if shared {
-        command.env(role::SHARED, "");
+    if let Some(alias) = &socket.alias {
+        command.env(socket::ALIAS, alias);
     }
     if request.opts.debug {
         command.arg("-debug");
@@ -182,15 +259,7 @@ fn start_server(
     let libraries = libraries::directory().context("find our own program")?;
     command.env(libraries::DIRECTORY_VARIABLE, libraries);
     sys::process::new_session(&mut command);
-    let mut child = command.spawn().context("start the shim process")?;
-    let confined = confine(child.id(), &request.options.shim_cgroup).and_then(|()| {
-        write_atomically(Path::new(PID_FILE), child.id().to_string().as_bytes())
-            .context("write the pid of the shim process")
-    });
-    if confined.is_err() {
-        let _ = child.kill();
-    }
-    confined.map(|()| writer)
+    Ok(command)
 }
 
 /// Puts the shim process into the cgroup of the options, on either version, and has the

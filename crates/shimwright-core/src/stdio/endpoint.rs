@@ -11,12 +11,11 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags}
 use rustix::io::Errno;
 use tokio::time::timeout;
 
-use super::logger::{Program, READY_BOUND};
+use super::logger::{Program, READY_BOUND, Unready};
 use super::uri::Place;
 use crate::error::Error;
 use crate::process::launcher::Launcher;
 use crate::process::reaper::Reaper;
-use crate::sys;
 
 /// How often the kernel is asked again: a mount that is made anywhere at the same moment makes it
 /// say that it does not know.
@@ -120,17 +119,17 @@ async fn ask(path: &Path, reaper: &Reaper) -> Result<bool, Error> {
         let found = std::fs::metadata(path);
         Ok(found.is_ok_and(|found| found.file_type().is_fifo()))
     })?;
-    let process = launcher.handle()?;
+    let unready = Unready::new(&launcher.handle()?)?;
     match timeout(READY_BOUND, launcher.reply()).await {
-        Ok(answer) => answer,
-        Err(_) => {
-            let _ = sys::signal::pidfd_send_signal(&process, libc::SIGKILL);
-            Err(Error::invalid(format!(
-                "the file system of the stream {} does not answer within {} s",
-                path.display(),
-                READY_BOUND.as_secs()
-            )))
+        Ok(answer) => {
+            unready.became_ready();
+            answer
         }
+        Err(_) => Err(Error::invalid(format!(
+            "the file system of the stream {} does not answer within {} s",
+            path.display(),
+            READY_BOUND.as_secs()
+        ))),
     }
 }
 

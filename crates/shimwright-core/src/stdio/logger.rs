@@ -114,13 +114,17 @@ impl Pending {
             Err(become_it(&program, descriptors, bundle, id, namespace))
         })?;
         let process = launcher.handle()?;
+        let unready = Unready::new(&process)?;
         let logger = Logger {
             name,
             process,
             ended: launcher.replaced().await?,
         };
         match timeout(READY_BOUND, is_ready(ready, says_ready)).await {
-            Ok(Ok(true)) => Ok(logger),
+            Ok(Ok(true)) => {
+                unready.became_ready();
+                Ok(logger)
+            }
             outcome => {
                 let reason = match outcome {
                     Ok(Ok(_)) => "it has closed the pipe without a word".to_owned(),
@@ -150,19 +154,44 @@ async fn start_copier(
         })
     })?;
     let process = launcher.handle()?;
+    // A file system that does not answer may keep it for longer than anybody waits.
+    let unready = Unready::new(&process)?;
     match timeout(READY_BOUND, launcher.replaced()).await {
-        Ok(ended) => Ok(Logger {
-            name: "copier".to_owned(),
-            process,
-            ended: ended?,
-        }),
-        Err(_) => {
-            // A file system that does not answer may keep it for longer.
-            let _ = sys::signal::pidfd_send_signal(&process, libc::SIGKILL);
-            Err(Error::invalid(format!(
-                "the files of the streams cannot be opened within {} s",
-                READY_BOUND.as_secs()
-            )))
+        Ok(ended) => {
+            let ended = ended?;
+            unready.became_ready();
+            Ok(Logger {
+                name: "copier".to_owned(),
+                process,
+                ended,
+            })
+        }
+        Err(_) => Err(Error::invalid(format!(
+            "the files of the streams cannot be opened within {} s",
+            READY_BOUND.as_secs()
+        ))),
+    }
+}
+
+/// A process that is killed unless it becomes ready, also if nobody waits for that any more.
+pub(super) struct Unready(Option<OwnedFd>);
+
+impl Unready {
+    pub(super) fn new(process: &OwnedFd) -> Result<Self, Error> {
+        let process = process.try_clone().context("duplicate a handle")?;
+        Ok(Self(Some(process)))
+    }
+
+    pub(super) fn became_ready(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unready {
+    fn drop(&mut self) {
+        if let Some(process) = &self.0 {
+            // It may have ended meanwhile.
+            let _ = sys::signal::pidfd_send_signal(process, libc::SIGKILL);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The standard streams of a task, as containerd names them in `create`.
 //!
-//! The guest writes straight into the client's FIFO: nothing is copied, so nothing is lost when
-//! the shim is busy. For that the shim holds each FIFO open as well:
+//! A container's first process writes straight into the client's FIFO: nothing is copied, so nothing
+//! is lost when the shim is busy. An exec has a pipe, and a [relay](relay) to the FIFO. For both the
+//! shim holds each FIFO open as well:
 //!
 //! - a read end of each output, so that a client that goes away, as containerd does when it is
 //!   restarted, breaks no pipe, and what was written last can still be read;
@@ -13,9 +14,11 @@
 //! No call here waits for the other side.
 
 pub(crate) mod copier;
+mod copying;
 mod endpoint;
 mod logger;
 mod null;
+mod relay;
 pub(crate) mod terminal;
 pub(crate) mod uri;
 
@@ -30,9 +33,11 @@ use crate::error::{Context, Error};
 use crate::process::launcher::Keep;
 use crate::sys;
 use copier::Copy;
+pub(crate) use copying::Copying;
 use endpoint::Endpoint;
 pub(crate) use endpoint::Endpoints;
 pub(crate) use logger::{Logger, Pending};
+use relay::Relay;
 
 /// What a process of a container is to have as its standard streams.
 #[derive(Debug)]
@@ -68,17 +73,6 @@ impl Keep for Stdio {
     }
 }
 
-impl Streams {
-    /// The same streams, under other numbers.
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self {
-            stdin: self.stdin.try_clone()?,
-            stdout: self.stdout.try_clone()?,
-            stderr: self.stderr.try_clone()?,
-        })
-    }
-}
-
 /// What the shim itself holds open while the task exists.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
@@ -92,6 +86,8 @@ pub(crate) struct Held {
     copies: Vec<Copy>,
     /// The program that is to read the outputs, until it is started.
     pending: Option<Pending>,
+    /// Relays to the output FIFOs until they are started, if the process is to have any.
+    relays: Option<Vec<Relay>>,
 }
 
 /// An output FIFO that no client had open yet. A write end is held besides the read end: opening
@@ -102,13 +98,32 @@ struct Unseen {
     writer: OwnedFd,
 }
 
-/// Opens the streams of a task.
+/// Opens the streams of a container's first process.
 ///
 /// # Errors
 ///
 /// `Invalid` for a stream that cannot be used, naming it.
 pub(crate) fn open(endpoints: Endpoints) -> Result<(Streams, Held), Error> {
-    let mut held = Held::default();
+    open_into(Held::default(), endpoints)
+}
+
+/// Opens the streams of an exec, and starts the relays of its outputs.
+///
+/// # Errors
+///
+/// The same.
+pub(crate) fn open_relayed(endpoints: Endpoints) -> Result<(Streams, Held, Vec<Copying>), Error> {
+    let held = Held {
+        relays: Some(Vec::new()),
+        ..Held::default()
+    };
+    let (streams, mut held) = open_into(held, endpoints)?;
+    let relays = held.relays.take().into_iter().flatten();
+    let copying: io::Result<_> = relays.map(Relay::start).collect();
+    Ok((streams, held, copying.context("copy an output")?))
+}
+
+fn open_into(mut held: Held, endpoints: Endpoints) -> Result<(Streams, Held), Error> {
     let stdin = held.input(endpoints.stdin)?;
     let outputs = (endpoints.stdout, endpoints.stderr);
     let (stdout, stderr) = if outputs.0 == outputs.1 && !matches!(outputs.0, Endpoint::Logger(_)) {
@@ -237,6 +252,11 @@ impl Held {
             }
             Err(error) => return Err(error).with_context(cannot_open),
         };
+        if let Some(relays) = &mut self.relays {
+            let (relay, end) = Relay::new(writer)?;
+            relays.push(relay);
+            return Ok(end);
+        }
         wait_on_io(&writer).with_context(cannot_open)?;
         Ok(writer)
     }

@@ -45,9 +45,16 @@ impl Place {
             "file" => Ok(Self::File(Parts::parse(name, rest)?.path()?)),
             "binary" => Ok(Self::Logger(Parts::parse(name, rest)?.program(false)?)),
             "binary-v2" => Ok(Self::Logger(Parts::parse(name, rest)?.program(true)?)),
-            "streaming" => Err(Error::NotSupported {
-                operation: format!("the stream {name}, which takes containerd's sandbox API,"),
-            }),
+            // The address of a shim, for the streaming service of the sandbox API (containerd,
+            // `newStreams` in `internal/cri/io`).
+            service if service == "streaming" || service.contains('+') => {
+                Err(Error::NotSupported {
+                    operation: format!(
+                        "the stream {name} (io_type of the runtime handler in containerd's \
+                         configuration is \"streaming\" instead of \"fifo\")"
+                    ),
+                })
+            }
             unknown => Err(Error::invalid(format!(
                 "unknown scheme {unknown} of the stream {name}"
             ))),
@@ -252,10 +259,16 @@ mod tests {
             refusal("npipe:////./pipe/x"),
             "unknown scheme npipe of the stream npipe:////./pipe/x"
         );
-        assert!(matches!(
-            Place::parse("streaming://x"),
-            Err(Error::NotSupported { .. })
-        ));
+        for name in [
+            "streaming://x",
+            "ttrpc+unix:///run/containerd/s/1?streaming_id=a-stdout",
+            "grpc+vsock://3:1024?streaming_id=a-stdout",
+        ] {
+            let error = Place::parse(name).unwrap_err();
+            assert!(matches!(error, Error::NotSupported { .. }), "{error}");
+            let text = error.to_string();
+            assert!(text.contains(name) && text.contains("io_type"), "{text}");
+        }
         for (name, reason) in [
             ("binary://logger", "is on a host, \"logger\""),
             ("file://var/log", "is on a host, \"var\""),

@@ -5,19 +5,15 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use memmap2::{Mmap, MmapOptions};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 /// Bytes that are either owned or a read-only private mapping of a file.
 #[derive(Debug)]
 pub(crate) enum Mapping {
     Owned(Vec<u8>),
-    Mapped { address: *const u8, length: usize },
+    Mapped(Mmap),
 }
-
-// SAFETY: the mapping is read-only for its whole life and is not tied to a thread.
-unsafe impl Send for Mapping {}
-// SAFETY: as above; shared access only reads.
-unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps all of `file`. An empty file gives no bytes.
@@ -27,21 +23,11 @@ impl Mapping {
         if length == 0 {
             return Ok(Self::Owned(Vec::new()));
         }
-        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing of ours.
-        let address = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                length,
-                rustix::mm::ProtFlags::READ,
-                rustix::mm::MapFlags::PRIVATE,
-                file,
-                0,
-            )?
-        };
-        Ok(Self::Mapped {
-            address: address.cast::<u8>(),
-            length,
-        })
+        let mut options = MmapOptions::new();
+        // SAFETY: a file that shrinks meanwhile ends the process with SIGBUS; one that changes is
+        // still initialised memory, and what reads it validates it.
+        let mapped = unsafe { options.len(length).map_copy_read_only(file.as_raw_fd())? };
+        Ok(Self::Mapped(mapped))
     }
 }
 
@@ -55,22 +41,7 @@ impl AsRef<[u8]> for Mapping {
     fn as_ref(&self) -> &[u8] {
         match self {
             Self::Owned(bytes) => bytes,
-            // SAFETY: `of_file` mapped `length` bytes at `address`, and only `drop` unmaps them.
-            // A file that shrinks meanwhile ends the process with SIGBUS; one that changes is
-            // still initialised memory, and what reads it validates it.
-            Self::Mapped { address, length } => unsafe {
-                std::slice::from_raw_parts(*address, *length)
-            },
-        }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        if let Self::Mapped { address, length } = self {
-            // SAFETY: the range was mapped by `of_file`, and no borrow of it outlives `self`.
-            // Unmapping a range that is ours cannot fail.
-            let _ = unsafe { rustix::mm::munmap(address.cast_mut().cast(), *length) };
+            Self::Mapped(mapped) => mapped,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! This process: forking, namespaces, identity, and what it may do.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// What [`fork`] returned into.
 pub(crate) enum Forked {
@@ -20,6 +21,180 @@ pub(crate) fn fork() -> io::Result<Forked> {
         0 => Ok(Forked::Child),
         failed if failed < 0 => Err(io::Error::last_os_error()),
         pid => Ok(Forked::Parent(pid)),
+    }
+}
+
+/// A process to be made by [`clone`]: a child of this process's parent.
+#[derive(Debug)]
+pub(crate) struct NewProcess<'a> {
+    /// It is the first of a pid namespace of its own.
+    pub(crate) pid_namespace: bool,
+    /// The v2 group that it is made in, as a directory; since Linux 5.7.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// Clones this process as [`fork`] does, with the same condition.
+///
+/// The C library does not see it: what it keeps about the calling thread is the parent's.
+pub(crate) fn clone(new: &NewProcess<'_>) -> io::Result<Forked> {
+    let mut flags = libc::CLONE_PARENT;
+    if new.pid_namespace {
+        flags |= libc::CLONE_NEWPID;
+    }
+    let pid = match new.cgroup {
+        // SAFETY: with one thread, the child starts from a consistent state and may run any code; it has
+        // a copy of this stack. The remaining arguments are ignored without their flags.
+        None => unsafe {
+            let flags = flags | libc::SIGCHLD;
+            libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0)
+        },
+        Some(cgroup) => {
+            let flags = u64::from(flags.unsigned_abs()) | CLONE_INTO_CGROUP;
+            let cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+            let arguments = CloneArguments {
+                flags,
+                cgroup,
+                ..CloneArguments::default()
+            };
+            // SAFETY: as above; the structure is of the given size, and the kernel only reads it.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_clone3,
+                    &raw const arguments,
+                    size_of::<CloneArguments>(),
+                )
+            }
+        }
+    };
+    match i32::try_from(pid) {
+        Ok(0) => Ok(Forked::Child),
+        Ok(pid) if pid > 0 => Ok(Forked::Parent(pid)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// From `linux/sched.h`.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// `struct clone_args` of `linux/sched.h`, as of Linux 5.7.
+#[derive(Default)]
+#[repr(C)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// How a process is scheduled: `struct sched_attr` of `sched_setattr(2)` without its size and what has a
+/// flag of its own.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    pub(crate) policy: u32,
+    pub(crate) flags: u64,
+    pub(crate) nice: i32,
+    pub(crate) priority: u32,
+    pub(crate) runtime: u64,
+    pub(crate) deadline: u64,
+    pub(crate) period: u64,
+}
+
+/// Has this process, which has one thread, be scheduled like this.
+pub(crate) fn schedule(schedule: &Schedule) -> io::Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime: u64,
+        deadline: u64,
+        period: u64,
+        least: u32,
+        most: u32,
+    }
+    let attributes = Attributes {
+        size: u32::try_from(size_of::<Attributes>()).map_err(io::Error::other)?,
+        policy: schedule.policy,
+        flags: schedule.flags,
+        nice: schedule.nice,
+        priority: schedule.priority,
+        runtime: schedule.runtime,
+        deadline: schedule.deadline,
+        period: schedule.period,
+        least: 0,
+        most: 0,
+    };
+    // SAFETY: the structure says its size, and the kernel only reads it.
+    done(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) })
+}
+
+/// Sets the class and the priority of this process's input and output (`ioprio_set(2)`).
+pub(crate) fn set_io_priority(class: i64, priority: i64) -> io::Result<()> {
+    /// From `linux/ioprio.h`.
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    const IOPRIO_CLASS_SHIFT: u32 = 13;
+    let value = (class << IOPRIO_CLASS_SHIFT) | priority;
+    // SAFETY: no argument is a pointer.
+    done(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) })
+}
+
+/// Has the kernel describe itself to this process as one of 32 bits (`PER_LINUX32` of
+/// `personality(2)`).
+pub(crate) fn set_32_bit_personality() -> io::Result<()> {
+    /// From `linux/personality.h`.
+    const PER_LINUX32: libc::c_ulong = 8;
+    // SAFETY: the argument is a number.
+    match unsafe { libc::personality(PER_LINUX32) } {
+        failed if failed < 0 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Sets the loopback device of this process's network namespace up (`netdevice(7)`).
+pub(crate) fn set_loopback_up() -> io::Result<()> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    let socket = rustix::net::socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // SAFETY: every field of the structure is a number, an array of numbers or a union of these.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
+        *to = from.cast_signed();
+    }
+    let socket = socket.as_raw_fd();
+    // SAFETY: both requests read and write one `ifreq`, whose flags the first one sets.
+    unsafe {
+        done(i64::from(libc::ioctl(
+            socket,
+            libc::SIOCGIFFLAGS,
+            &raw mut request,
+        )))?;
+        request.ifr_ifru.ifru_flags |= i16::try_from(libc::IFF_UP).map_err(io::Error::other)?;
+        done(i64::from(libc::ioctl(
+            socket,
+            libc::SIOCSIFFLAGS,
+            &raw const request,
+        )))
+    }
+}
+
+/// What a system call without a result has returned.
+fn done(returned: i64) -> io::Result<()> {
+    match returned {
+        failed if failed < 0 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }
 

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use shimwright_testenv::containerd::SHORT;
+use shimwright_testenv::containerd::pods::DRAIN;
 use shimwright_testenv::error::{Context, Result, ensure};
 use shimwright_testenv::network;
 use shimwright_testenv::{leak, process};
@@ -32,6 +33,16 @@ pub(crate) const CASES: &[Case] = &[
         "a pod's containers see each other's processes",
         Needs::AnyRuntime,
         share_processes,
+    ),
+    Case::new(
+        "containerd learns what the runtime can do",
+        Needs::RuntimeFeatures,
+        features,
+    ),
+    Case::new(
+        "a probe ends although its children hold its output",
+        Needs::WasmLayers,
+        held_output,
     ),
     Case::new("a pod's logs have both outputs", Needs::AnyRuntime, logs),
     Case::new(
@@ -446,5 +457,40 @@ fn ended_meanwhile(stage: &mut Stage) -> Result<()> {
     stage.containerd_mut().relaunch()?;
     stage.await_ready()?;
     check(&app.await_end(stage)?, 137, "Error", "ready\n")?;
+    pod.remove(stage)
+}
+
+/// What a kubelet is told comes from there. containerd 2.1 tells it of runc only; later versions of
+/// every runtime.
+fn features(stage: &mut Stage) -> Result<()> {
+    let runtime = stage.runtime().to_owned();
+    let inspect = ["plugins", "inspect-runtime", "--runtime", &runtime];
+    let info = stage.containerd().ask(&inspect)?.success()?;
+    let info: serde_json::Value = serde_json::from_str(&info).context("read what it can do")?;
+    let options = info["Features"]["mountOptions"].as_array();
+    let mut options = options.into_iter().flatten();
+    ensure!(options.any(|option| option == "rro"), "it can do {info}");
+    Ok(())
+}
+
+/// containerd deletes the exec after a while, and then waits for the end of its output.
+fn held_output(stage: &mut Stage) -> Result<()> {
+    let pod = stage.pod()?;
+    let sidecar = pod.start(stage, pod.linux(FOREVER))?;
+    let script = "/bin/busybox sleep 86400 & echo started";
+    let begin = Instant::now();
+    let probe = sidecar.exec(stage, &["/bin/busybox", "sh", "-c", script]);
+    let passed = begin.elapsed();
+    let reason = probe.err().map(|err| err.to_string()).unwrap_or_default();
+    ensure!(
+        reason.contains("io is still held by other processes"),
+        "the probe says {reason:?}"
+    );
+    // What deleting an exec may take comes on top.
+    ensure!(
+        passed >= DRAIN && passed < DRAIN + Duration::from_secs(8),
+        "the probe ended after {passed:?}"
+    );
+    sidecar.pid(stage)?;
     pod.remove(stage)
 }

@@ -34,6 +34,16 @@ pub(crate) const CASES: &[Case] = &[
         Needs::Ours,
         interpreter,
     ),
+    Case::new(
+        "an application of two components runs",
+        Needs::Ours,
+        application,
+    ),
+    Case::new(
+        "an application whose parts are layers runs",
+        Needs::WasmLayers,
+        layer_application,
+    ),
     Case::new("a guest sees its arguments", Needs::Ours, arguments),
     Case::new("a guest sees its environment", Needs::Ours, environment),
     Case::new(
@@ -120,6 +130,20 @@ fn interpreter(stage: &mut Stage) -> Result<()> {
         0,
         HELLO,
     )
+}
+
+const PIPELINE_RUNTIME: &str = "io.containerd.pipeline.v1";
+const COPIED: &str = "Hello from Wasm\n<end of input>\n";
+
+fn application(stage: &mut Stage) -> Result<()> {
+    let container = stage.image(stage::PIPELINE).on(PIPELINE_RUNTIME);
+    check(&container.run(stage)?, 0, COPIED)
+}
+
+fn layer_application(stage: &mut Stage) -> Result<()> {
+    let container = stage.image(stage::LAYER_PIPELINE).on(PIPELINE_RUNTIME);
+    let container = container.option(&["--platform", "wasi/wasm"]);
+    check(&container.run(stage)?, 0, COPIED)
 }
 
 fn arguments(stage: &mut Stage) -> Result<()> {

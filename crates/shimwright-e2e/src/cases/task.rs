@@ -11,6 +11,11 @@ use crate::stage::{Container, Stage, check};
 
 pub(crate) const CASES: &[Case] = &[
     Case::new(
+        "tools find the shim of a container by its id",
+        Needs::Ours,
+        by_id,
+    ),
+    Case::new(
         "the processes of a guest are listed",
         Needs::Ours,
         |stage| {
@@ -195,4 +200,20 @@ fn checkpoint(container: Container, stage: &mut Stage) -> Result<()> {
         // It goes on as if nothing had happened.
         stage.running(id).map(drop)
     })
+}
+
+/// `ctr shim` computes the address of the shim.
+fn by_id(stage: &mut Stage) -> Result<()> {
+    let container = stage.guest("idle");
+    container.detach(stage)?;
+    let id = container.id();
+    let state = stage.containerd().ask(&["shim", "--id", id, "state"])?;
+    let state: serde_json::Value =
+        serde_json::from_str(&state.success()?).context("read the state")?;
+    let pid = stage.running(id)?;
+    ensure!(
+        state["pid"] == pid,
+        "the shim of process {pid} says {state}"
+    );
+    stage.end(id)
 }

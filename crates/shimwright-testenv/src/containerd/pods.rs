@@ -3,10 +3,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use super::{PAUSE, Release};
 use crate::error::{Context, Result};
 use crate::network::Network;
+
+/// How long a kubelet's exec waits for processes that hold its output after its own end.
+pub const DRAIN: Duration = Duration::from_secs(2);
 
 /// The tables to be added to the configuration of a containerd that works in `directory`.
 pub(super) fn config(
@@ -45,6 +49,7 @@ pub(super) fn config(
   # A machine that is a container itself may not protect a pause from the kernel.
   restrict_oom_score_adj = true
   {pause}
+  {drain}
 
 [plugins."{runtime}".cni]
   bin_dir = "{bin}"
@@ -59,11 +64,20 @@ pub(super) fn config(
 {images}
 
 "#,
+        drain = drain(release),
         bin = network.plugins().display(),
         conf = network.config_directory().display(),
         root = directory.join("runc").display(),
     );
     Ok(config + &handler(release)?)
+}
+
+/// 1.6 waits for ever.
+fn drain(release: Release) -> String {
+    let line = format!("drain_exec_sync_io_timeout = \"{}s\"", DRAIN.as_secs());
+    Some(line)
+        .filter(|_| release >= Release::V1_7)
+        .unwrap_or_default()
 }
 
 /// The example for users, but for the version, which is there already, and systemd, which not every

@@ -1,5 +1,6 @@
 //! Further processes in a container.
 
+mod output;
 mod state;
 
 use std::fs;

@@ -21,6 +21,7 @@ const PROGRAM: &str = r#"
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 extern char **environ;
@@ -77,6 +78,16 @@ int main(int argc, char **argv) {
     puts(action.sa_handler == SIG_DFL ? "default" : "changed");
   }
   if (!strcmp(what, "nothing")) return 0;
+  /* A file system that never answers: nobody reads the requests from its input. */
+  if (!strcmp(what, "stall"))
+    return mount("stalled", "/stalled", "fuse", 0, "fd=0,rootmode=40000,user_id=0,group_id=0") != 0;
+  /* Leaves a child that holds the streams, and says which. */
+  if (!strcmp(what, "background")) {
+    pid_t child = fork();
+    while (!child) pause();
+    printf("%d\n", child);
+    return 0;
+  }
   if (!strcmp(what, "wait")) {
     write(1, "ready\n", 6);
     for (;;) pause();

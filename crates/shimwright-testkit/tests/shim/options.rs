@@ -15,6 +15,7 @@ use crate::{finish, for_each_engine, refused, run, started};
 for_each_engine! {
     the_shim_is_put_into_its_control_group
     a_control_group_that_is_missing_fails_the_start
+    a_start_that_fails_takes_no_other_of_its_pod_along
     pipes_are_given_to_the_user_of_the_options
     limits_of_a_runtime_handler_count
     a_misspelt_option_is_refused_and_named
@@ -127,6 +128,28 @@ fn a_control_group_that_is_missing_fails_the_start(engine: &str) {
     assert!(!ran.status.success());
     assert!(output.contains("the cgroup /no/such/group"), "{output}");
     containerd.wait_until_clean().unwrap();
+}
+
+/// It is refused before others of its pod can find a process.
+fn a_start_that_fails_takes_no_other_of_its_pod_along(engine: &str) {
+    let containerd = crate::containerd(engine);
+    let bundle = |id: &str| {
+        let bundle = containerd.bundle(id).unwrap().pod("p").unwrap();
+        bundle.guest(HELLO).unwrap()
+    };
+    let (bad, good) = (bundle("bad"), bundle("good"));
+    let missing = cri("ShimCgroup = '/no/such/group'\n");
+    let missing = missing.write_to_bytes().unwrap();
+    for _ in 0..10 {
+        std::thread::scope(|scope| {
+            let failing = scope.spawn(|| containerd.run_start(&bad, &missing).unwrap());
+            let shim = containerd.start(&good).unwrap();
+            assert!(shim.connect_task("good").unwrap().shim_pid > 0);
+            // It may have found the other's.
+            let _ = failing.join().unwrap();
+            finish(&containerd, &shim);
+        });
+    }
 }
 
 fn pipes_are_given_to_the_user_of_the_options(engine: &str) {

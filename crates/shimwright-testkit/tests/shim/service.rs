@@ -5,7 +5,7 @@ use shimwright_testkit::protos::api::CheckpointTaskRequest;
 use shimwright_testkit::protos::cgroups::metrics::Metrics as MetricsV1;
 use shimwright_testkit::protos::cgroups_v2::metrics::Metrics as MetricsV2;
 use shimwright_testkit::protos::protobuf::Message;
-use shimwright_testkit::protos::ttrpc::{Code, Result};
+use shimwright_testkit::protos::ttrpc::{self, Code, Result};
 use shimwright_testkit::{Bundle, Containerd, Shim, Version, poll};
 
 use crate::logger::Logger;
@@ -18,6 +18,7 @@ for_each_engine! {
     what_is_unsupported_is_unimplemented
     shutdown_with_tasks_does_nothing
     shutdown_without_tasks_ends_the_shim_and_removes_its_socket
+    the_sandbox_api_and_its_streams_are_unimplemented
     shutdown_during_a_create_that_fails_ends_the_shim
     shutdown_during_a_create_that_succeeds_does_nothing
     a_pod_outlives_its_first_container
@@ -184,4 +185,25 @@ fn sigterm_ends_the_shim_and_its_tasks(engine: &str) {
     assert!(!lives(answer.task_pid));
     containerd.delete(bundle.directory(), "a").unwrap();
     containerd.wait_until_clean().unwrap();
+}
+
+fn the_sandbox_api_and_its_streams_are_unimplemented(engine: &str) {
+    let (containerd, bundle, shim) = started(engine, HELLO);
+    let client = ttrpc::Client::connect(shim.address()).unwrap();
+    for method in ["CreateSandbox", "SandboxMetrics"] {
+        let answer = client.request(ttrpc::Request {
+            service: "containerd.runtime.sandbox.v1.Sandbox".to_owned(),
+            method: method.to_owned(),
+            timeout_nano: 10_000_000_000,
+            ..Default::default()
+        });
+        let text = refused(answer, Code::UNIMPLEMENTED);
+        assert!(text.contains("podsandbox"), "{text}");
+    }
+    let mut request = bundle.request();
+    request.stdout = format!("ttrpc+{}?streaming_id=a-stdout", shim.address());
+    let text = refused(shim.create_task(&request), Code::UNIMPLEMENTED);
+    assert!(text.contains("io_type"), "{text}");
+    drop(client);
+    finish(&containerd, &shim);
 }

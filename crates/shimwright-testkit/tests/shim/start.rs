@@ -189,6 +189,13 @@ fn information_needs_no_container(engine: &str) {
     assert_eq!(info.name, crate::engine(engine).runtime);
     assert!(!info.version.version.is_empty());
     assert!(info.features.type_url.ends_with("/Features"));
+    let features: serde_json::Value = serde_json::from_slice(&info.features.value).unwrap();
+    // What containerd's CRI plugin looks for before it offers recursive read-only mounts.
+    let options = features["mountOptions"].as_array().unwrap();
+    assert!(options.iter().any(|option| option == "rro"), "{features}");
+    // And before it offers user namespaces.
+    let idmap = &features["linux"]["mountExtensions"]["idmap"]["enabled"];
+    assert_eq!(*idmap, serde_json::json!(true));
     assert!(containerd.snapshot().is_empty());
 }
 

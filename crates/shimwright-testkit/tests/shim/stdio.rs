@@ -162,13 +162,13 @@ fn a_stopped_containerd_delays_no_call(engine: &str) {
 }
 
 /// A file system whose server never answers: whoever looks into it waits until it is dropped.
-struct Stalled {
+pub(crate) struct Stalled {
     point: PathBuf,
     server: Option<File>,
 }
 
 impl Stalled {
-    fn mount(point: PathBuf) -> Self {
+    pub(crate) fn mount(point: PathBuf) -> Self {
         fs::create_dir(&point).unwrap();
         let server = File::options()
             .read(true)
@@ -188,7 +188,7 @@ impl Stalled {
         }
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.point
     }
 }
@@ -203,7 +203,7 @@ impl Drop for Stalled {
 }
 
 /// A launcher that waits for a file system, uninterruptible as `proc_pid_stat(5)` calls it.
-fn waiting_launcher(containerd: &Containerd) -> Option<()> {
+pub(crate) fn waiting_launcher(containerd: &Containerd) -> Option<()> {
     let waits = |pid: &i32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.contains(") D ")

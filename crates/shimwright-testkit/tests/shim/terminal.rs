@@ -2,11 +2,13 @@
 
 use serde_json::json;
 use shimwright_guests::{CAT, IDLE};
-use shimwright_testkit::protos::api::ResizePtyRequest;
+use shimwright_testkit::protos::api::{ExecProcessRequest, ResizePtyRequest};
+use shimwright_testkit::protos::protobuf::MessageField;
+use shimwright_testkit::protos::protobuf::well_known_types::any::Any;
 use shimwright_testkit::protos::ttrpc::{Code, Result as TtrpcResult};
 use shimwright_testkit::{Bundle, Containerd, Input, Output, Shim};
 
-use crate::{end, finish, for_each_engine, linux, refused, run};
+use crate::{end, exec, finish, for_each_engine, linux, refused, run};
 
 for_each_engine! {
     a_guest_converses_through_its_terminal
@@ -16,7 +18,8 @@ for_each_engine! {
     the_last_words_on_a_terminal_are_not_lost
     an_exec_has_a_terminal_of_its_own
     a_process_without_a_terminal_has_no_size
-    client_and_spec_must_agree_about_the_terminal
+    client_and_spec_of_a_container_must_agree_about_the_terminal
+    the_request_decides_about_the_terminal_of_an_exec
 }
 
 fn resize(shim: &Shim, width: u32, height: u32) -> TtrpcResult<()> {
@@ -180,14 +183,58 @@ fn a_process_without_a_terminal_has_no_size(engine: &str) {
     finish(&containerd, &shim);
 }
 
-fn client_and_spec_must_agree_about_the_terminal(engine: &str) {
+fn client_and_spec_of_a_container_must_agree_about_the_terminal(engine: &str) {
     let containerd = crate::containerd(engine);
-    let bundle = containerd.bundle("a").unwrap().guest(IDLE).unwrap();
-    let bundle = bundle.terminal(80, 25).unwrap();
-    let shim = containerd.start(&bundle).unwrap();
-    let mut request = bundle.request();
-    request.terminal = false;
-    let text = refused(shim.create_task(&request), Code::INVALID_ARGUMENT);
-    assert!(text.contains("the spec has a terminal"), "{text}");
-    finish(&containerd, &shim);
+    for (in_spec, reason) in [
+        (true, "the spec has a terminal"),
+        (false, "the spec has no terminal"),
+    ] {
+        let id = if in_spec { "a" } else { "b" };
+        let mut bundle = containerd.bundle(id).unwrap().guest(IDLE).unwrap();
+        if in_spec {
+            bundle = bundle.terminal(80, 25).unwrap();
+        }
+        let shim = containerd.start(&bundle).unwrap();
+        let mut request = bundle.request();
+        request.terminal = !in_spec;
+        let text = refused(shim.create_task(&request), Code::INVALID_ARGUMENT);
+        assert!(text.contains(reason), "{text}");
+        finish(&containerd, &shim);
+    }
+}
+
+fn the_request_decides_about_the_terminal_of_an_exec(engine: &str) {
+    let container = exec::program(engine);
+    for (in_request, in_spec) in [(true, true), (true, false), (false, true), (false, false)] {
+        let id = format!("{in_request}-{in_spec}");
+        let mut spec = exec::process(&["/program", "terminal"]);
+        spec["terminal"] = json!(in_spec);
+        let output = container.output(&id);
+        let spec = Any {
+            type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".to_owned(),
+            value: spec.to_string().into_bytes(),
+            ..Default::default()
+        };
+        let request = ExecProcessRequest {
+            id: "a".to_owned(),
+            exec_id: id.clone(),
+            terminal: in_request,
+            spec: MessageField::some(spec),
+            stdout: output.path(),
+            ..Default::default()
+        };
+        container.shim.exec(&request).unwrap();
+        let exec = container.shim.exec_of("a", &id);
+        exec.start().unwrap();
+        exec.wait().unwrap();
+        exec.delete().unwrap();
+        let text = output.text().unwrap();
+        let expected = if in_request {
+            "1\r\n1\r\n1\r\n"
+        } else {
+            "0\n0\n0\n"
+        };
+        assert!(text.starts_with(expected), "{id}: {text}");
+    }
+    container.end();
 }

@@ -10,13 +10,13 @@ mod rules;
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+#[cfg(any(fuzzing, test))]
 use oci_spec::runtime::Spec;
 
+use super::Cgroups;
 use super::file::open_to_write;
-use super::v2::Group;
-use super::{Cgroups, Hierarchies, Version};
 use crate::error::{Context, Error};
 use crate::sys;
 
@@ -79,65 +79,6 @@ pub(crate) fn replace(cgroups: &Cgroups, rules: &Rules) -> Result<(), Error> {
     });
     let action = refusal(directory) + &stay.unwrap_or_default();
     Err(error).context(action)
-}
-
-/// Rules for a container that libcontainer's builder makes, which moves its first process into the
-/// groups before anybody else could know which these are.
-#[derive(Debug)]
-pub(crate) struct Guard {
-    rules: Rules,
-    /// Where they are in force already.
-    directory: Option<PathBuf>,
-}
-
-impl Guard {
-    /// # Errors
-    ///
-    /// `Invalid`, naming the rule of the spec.
-    pub(crate) fn of_spec(spec: &Spec) -> Result<Self, Error> {
-        Ok(Self {
-            rules: Rules::of_spec(spec)?,
-            directory: None,
-        })
-    }
-
-    /// Makes the group that is going to keep to the rules, and has it do so, before there is a
-    /// process. Does nothing if it is not known yet, as with systemd, which makes it.
-    pub(crate) fn prepare(
-        &mut self,
-        hierarchies: &Hierarchies,
-        planned: &Cgroups,
-    ) -> Result<(), Error> {
-        let directory = if let Some(directory) = planned.controller("devices") {
-            std::fs::create_dir_all(directory).with_context(|| refusal(directory))?;
-            directory
-        } else if let Version::V2(group) = planned.version() {
-            let made = match hierarchies.unified() {
-                Some(unified) => unified.make(group),
-                None => Err(io::ErrorKind::NotFound.into()),
-            };
-            made.context("make the cgroup")?;
-            group.directory()
-        } else {
-            return Ok(());
-        };
-        enforce(planned, &self.rules)?;
-        self.directory = Some(directory.to_owned());
-        Ok(())
-    }
-
-    /// Sees to it that the groups of the process that was made keep to the rules. It waits, and has
-    /// executed nothing of its image.
-    pub(crate) fn check(&self, cgroups: &Cgroups) -> Result<(), Error> {
-        let is_prepared = cgroups.controller("devices").is_none()
-            && self.directory.is_some()
-            && cgroups.v2.as_ref().map(Group::directory) == self.directory.as_deref();
-        if is_prepared {
-            return Ok(());
-        }
-        // On cgroup v1 libcgroups has allowed devices of its own choice besides.
-        enforce(cgroups, &self.rules)
-    }
 }
 
 fn read(directory: &Path) -> io::Result<Rules> {

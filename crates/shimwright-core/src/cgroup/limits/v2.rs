@@ -4,7 +4,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::{Write, burst_and_idle, check_usage, current, huge_pages, or_max, set, shares, tasks};
+use super::{Write, burst_and_idle, check_usage, huge_pages, or_max, set, shares, tasks};
 use crate::cgroup::v2::Group;
 use crate::error::Error;
 

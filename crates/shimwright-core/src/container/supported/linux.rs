@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use oci_spec::runtime::{
-    Linux, LinuxBlockIo, LinuxMemory, LinuxNamespace, LinuxNamespaceType, LinuxResources,
+    Linux, LinuxBlockIo, LinuxIntelRdt, LinuxMemory, LinuxNamespace, LinuxNamespaceType,
+    LinuxResources,
 };
 
 use super::{NO_SELINUX, NOT_DONE, Node, has_any, is_set, refused, twice};
+use crate::container::root::options;
 use crate::error::Error;
 
 const CGROUP_V2: &str = "cgroup v2 has no such setting";
@@ -17,20 +19,20 @@ pub(super) fn check(linux: &Linux, node: Node) -> Result<(), Error> {
         return Err(refused("linux.mountLabel", NO_SELINUX));
     }
     // What an exec runs would not be in the group that limits the container.
-    if linux.intel_rdt().is_some() {
+    let is_set = |rdt: &LinuxIntelRdt| *rdt != LinuxIntelRdt::default();
+    if linux.intel_rdt().as_ref().is_some_and(is_set) {
         return Err(refused("linux.intelRdt", NOT_DONE));
     }
     let personality = linux.personality().as_ref();
     if personality.is_some_and(|personality| has_any(personality.flags())) {
         return Err(refused("linux.personality.flags", NOT_DONE));
     }
-    // Mounts are the container's own, in both directions.
-    match linux.rootfs_propagation().as_deref() {
-        None | Some("" | "private" | "rprivate") => {}
-        Some(other) => {
-            let reason = format!("{other:?}: only private propagation is done");
-            return Err(refused("linux.rootfsPropagation", reason));
-        }
+    if let Some(wanted) = linux.rootfs_propagation().as_deref()
+        && !wanted.is_empty()
+        && options::propagation(wanted).is_none()
+    {
+        let reason = format!("{wanted:?} is no propagation");
+        return Err(refused("linux.rootfsPropagation", reason));
     }
     match linux.resources() {
         Some(resources) => check_resources(resources, node),
@@ -87,9 +89,6 @@ fn check_resources(resources: &LinuxResources, node: Node) -> Result<(), Error> 
 }
 
 fn check_memory(memory: &LinuxMemory, node: Node) -> Result<(), Error> {
-    if memory.disable_oom_killer() == Some(true) {
-        return Err(refused("linux.resources.memory.disableOOMKiller", NOT_DONE));
-    }
     for (field, limit) in [
         ("linux.resources.memory.kernel", memory.kernel()),
         ("linux.resources.memory.kernelTCP", memory.kernel_tcp()),

@@ -1,4 +1,4 @@
-//! Refuses fields of a spec that neither this crate nor libcontainer implements, if ignoring them
+//! Refuses fields of a spec that neither this crate nor libcgroups implements, if ignoring them
 //! would leave a container less isolated or less limited.
 //!
 //! `docs/oci-fields.md` lists every field of the OCI runtime spec and what happens to it. The tests
@@ -76,7 +76,8 @@ pub(crate) fn check(spec: &Spec, node: Node) -> Result<(), Error> {
             check_hooks(name, hooks.as_deref().unwrap_or_default())?;
         }
     }
-    mounts::check(spec.mounts().as_deref().unwrap_or_default())?;
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    mounts::check(mounts, spec.linux().as_ref())?;
     if let Some(linux) = spec.linux() {
         linux::check(linux, node)?;
     }
@@ -108,10 +109,7 @@ pub(crate) fn check_exec(process: &Process, container: &Spec, node: Node) -> Res
 }
 
 /// Decides what a spec leaves open, or what would depend on how the shim itself was started.
-///
-/// With `no_pivot`, the container's root is moved over the node's instead of taking its place.
-pub(crate) fn complete(spec: &mut Spec, no_pivot: bool) {
-    mounts::keep_private(spec, no_pivot);
+pub(crate) fn complete(spec: &mut Spec) {
     if let Some(mut process) = spec.process().clone() {
         complete_process(&mut process);
         spec.set_process(Some(process));
@@ -133,6 +131,15 @@ const UMASK: u32 = 0o022;
 fn check_process(process: &Process, node: Node) -> Result<(), Error> {
     if !process.cwd().is_absolute() {
         return Err(refused("process.cwd", "not an absolute path"));
+    }
+    for (field, texts) in [
+        ("process.args", process.args()),
+        ("process.env", process.env()),
+    ] {
+        // execve(2) would end it there, and a guest would get what no program can get.
+        if texts.iter().flatten().any(|text| text.contains('\0')) {
+            return Err(refused(field, "an entry holds a NUL"));
+        }
     }
     for (field, value) in [
         ("process.commandLine", process.command_line()),

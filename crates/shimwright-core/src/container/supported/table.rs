@@ -366,18 +366,8 @@ fn refused_examples() -> Vec<(&'static str, Value, bool)> {
         ("hooks.*[].timeout", hook("startContainer"), true),
         ("hooks.*[].timeout", hook("poststart"), true),
         ("hooks.*[].timeout", hook("poststop"), true),
-        ("mounts[].options", bind("rslave"), true),
-        ("mounts[].options", bind("rshared"), true),
-        ("mounts[].options", bind("unbindable"), true),
-        ("mounts[].options", bind("nosymfollow"), true),
-        ("mounts[].options", bind("mode=755"), true),
         ("mounts[].options", bind("ridmap"), true),
-        ("mounts[].options", bind("sync"), true),
-        (
-            "mounts[].options",
-            mount(json!({ "destination": "/dev/", "type": "tmpfs", "options": ["ro"] })),
-            true,
-        ),
+        ("mounts[].options", bind("mode=755"), true),
         (
             "mounts[].uidMappings[].*",
             mount(json!({ "destination": "/a", "type": "bind", "uidMappings": map })),
@@ -395,7 +385,11 @@ fn refused_examples() -> Vec<(&'static str, Value, bool)> {
             linux(json!({ "mountLabel": "a:b:c:d" })),
             true,
         ),
-        ("linux.intelRdt.*", linux(json!({ "intelRdt": {} })), true),
+        (
+            "linux.intelRdt.*",
+            linux(json!({ "intelRdt": { "closID": "a" } })),
+            true,
+        ),
         (
             "linux.personality.flags",
             linux(json!({ "personality": { "domain": "LINUX", "flags": ["a"] } })),
@@ -403,22 +397,12 @@ fn refused_examples() -> Vec<(&'static str, Value, bool)> {
         ),
         (
             "linux.rootfsPropagation",
-            linux(json!({ "rootfsPropagation": "shared" })),
-            true,
-        ),
-        (
-            "linux.rootfsPropagation",
-            linux(json!({ "rootfsPropagation": "rslave" })),
+            linux(json!({ "rootfsPropagation": "public" })),
             true,
         ),
         ("linux.namespaces[].type", linux(user_namespace), true),
         ("linux.namespaces[].type", linux(two_namespaces), true),
         ("linux.namespaces[].path", linux(relative), true),
-        (
-            "linux.resources.memory.disableOOMKiller",
-            resources(json!({ "memory": { "disableOOMKiller": true } })),
-            true,
-        ),
         (
             "linux.resources.memory.kernel",
             resources(json!({ "memory": { "kernel": 1 } })),
@@ -615,20 +599,30 @@ fn an_exec_is_checked_alone_and_against_the_filter_of_its_container() {
 }
 
 #[test]
-fn mounts_are_private_unless_the_nodes_stay_below_them() {
-    for (no_pivot, expected) in [(false, Some("private")), (true, None)] {
-        let mut spec = spec(&json!({ "linux": { "rootfsPropagation": "rprivate" } }));
-        complete(&mut spec, no_pivot);
-        let linux = spec.linux().as_ref().unwrap();
-        assert_eq!(linux.rootfs_propagation().as_deref(), expected);
-    }
+fn ids_are_mapped_for_bind_mounts_with_both_maps() {
+    let map = json!([{ "hostID": 1, "containerID": 0, "size": 1 }]);
+    let checked = |kind: &str, options: Value, linux: Value| {
+        let spec = spec(
+            &json!({ "linux": linux, "mounts": [{ "destination": "/a", "source": "/a",
+            "type": kind, "options": options, "uidMappings": map, "gidMappings": map }] }),
+        );
+        check(&spec, Node::default())
+    };
+    checked("bind", json!(["rbind", "ridmap"]), json!({})).unwrap();
+    checked("", json!(["rbind"]), json!({})).unwrap();
+    checked("tmpfs", json!([]), json!({})).unwrap_err();
+    let user =
+        json!({ "namespaces": [{ "type": "user" }], "uidMappings": map, "gidMappings": map });
+    let bind = json!([{ "destination": "/a", "source": "/a", "options": ["bind", "idmap"] }]);
+    let spec = spec(&json!({ "mounts": bind, "linux": user }));
+    check(&spec, Node::default()).unwrap();
 }
 
 #[test]
 fn a_mask_of_files_does_not_depend_on_the_shims() {
     let umask = |change: Value| {
         let mut spec = spec(&json!({ "process": { "user": change } }));
-        complete(&mut spec, false);
+        complete(&mut spec);
         spec.process().as_ref().unwrap().user().umask()
     };
     assert_eq!(umask(json!({})), Some(0o022));

@@ -293,7 +293,10 @@ fn a_null_device_that_is_swapped_in_a_volume_masks_nothing(engine: &str) {
     for kind in KINDS {
         bundle = bundle.args(kind.args()).unwrap();
         empty();
-        // This is a place for devices, if nobody is in the way.
+        // This is a place for devices, if nobody is in the way. Whoever brings one brings them all.
+        let (null, mode) = (volume.0.join("null"), Mode::from_raw_mode(0o666));
+        let kind = rustix::fs::FileType::CharacterDevice;
+        rustix::fs::mknodat(CWD, &null, kind, mode, libc::makedev(1, 3)).unwrap();
         check_masked(start(&shim, &mut bundle));
         end(&shim, "a");
     }

@@ -15,7 +15,7 @@ use std::process::Command;
 use shimwright_testkit::Containerd;
 
 /// A static program, compiled by the C compiler that Rust links with.
-fn program(containerd: &Containerd, source: &str) -> Vec<u8> {
+pub(crate) fn program(containerd: &Containerd, source: &str) -> Vec<u8> {
     compiled(containerd, source, &["-static"])
 }
 

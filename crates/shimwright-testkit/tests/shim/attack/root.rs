@@ -22,7 +22,7 @@ for_each_engine! {
     the_home_is_that_of_the_images_passwd
     a_passwd_that_is_no_ordinary_file_is_not_opened
     a_read_only_mount_of_cgroups_cannot_be_written
-    a_link_in_place_of_dev_is_refused
+    a_link_in_place_of_dev_leads_nowhere
     a_volume_with_the_kernels_files_is_refused_for_guests
 }
 
@@ -224,7 +224,7 @@ fn a_read_only_mount_of_cgroups_cannot_be_written(engine: &str) {
     finish(&containerd, &shim);
 }
 
-fn a_link_in_place_of_dev_is_refused(engine: &str) {
+fn a_link_in_place_of_dev_leads_nowhere(engine: &str) {
     for is_guest in [true, false] {
         let containerd = crate::containerd(engine);
         let victim = containerd.directory().join("victim");
@@ -237,8 +237,11 @@ fn a_link_in_place_of_dev_is_refused(engine: &str) {
         };
         symlink(&victim, bundle.image().join("dev")).unwrap();
         let shim = containerd.start(&bundle).unwrap();
-        let text = refused(shim.create(&bundle), Code::INVALID_ARGUMENT);
-        assert!(text.contains("symbolic link"), "{text}");
+        // It leads to a directory of the container, or round in a circle if that is below `/dev`.
+        if shim.create(&bundle).is_ok() {
+            run(&shim, "a");
+            shim.delete("a").unwrap();
+        }
         let left: Vec<_> = fs::read_dir(&victim)
             .unwrap()
             .map(|entry| entry.unwrap().file_name())

@@ -5,6 +5,7 @@
 
 mod attack;
 mod layers;
+mod planner;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -26,8 +27,12 @@ const TWO: &str = r#"{ "stages": [
 
 /// A containerd with a cache of its own.
 fn containerd() -> Containerd {
-    let shim = Path::new(env!("CARGO_BIN_EXE_containerd-shim-pipeline-v1"));
-    let containerd = Containerd::with_shim(shim).unwrap();
+    containerd_with(env!("CARGO_BIN_EXE_containerd-shim-pipeline-v1"))
+}
+
+/// The same with another shim.
+fn containerd_with(shim: &str) -> Containerd {
+    let containerd = Containerd::with_shim(Path::new(shim)).unwrap();
     let cache = containerd.directory().join("cache");
     containerd.with_cache(&cache).unwrap()
 }
@@ -145,11 +150,18 @@ fn the_input_is_a_file_of_the_image_and_each_stage_has_its_arguments() {
     let hidden = hidden.annotation("dev.shimwright.rootfs", "none").unwrap();
     assert_eq!(run(&shim, hidden).1, twice);
     let arguments = r#"{ "stages": [
-        { "name": "a", "source": { "path": "args.wasm" }, "args": ["x y", ""] } ] }"#;
+        { "name": "a", "source": { "path": "args.wasm" }, "args": ["x y", ""] },
+        { "name": "b", "source": { "path": "none.wasm" }, "when": "OTHER" } ] }"#;
     assert_eq!(
         run(&shim, bundle(&containerd, "c", arguments)).1,
         "a\nx y\n\n"
     );
+    // A variable asks for the other stage, which is not there.
+    let other = bundle(&containerd, "d", arguments)
+        .env(&["OTHER="])
+        .unwrap();
+    let reason = refused(shim.create(&other), Code::INVALID_ARGUMENT);
+    assert!(reason.contains("component \"b\": "), "{reason}");
     finish(&containerd, &shim);
 }
 

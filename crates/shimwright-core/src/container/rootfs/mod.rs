@@ -1,20 +1,20 @@
 //! Mounts and unmounts the root file system that containerd describes.
 
-use std::fs::File;
+mod mapped;
+
 use std::io;
 use std::path::Path;
 
 use containerd_shim::mount::mount_rootfs;
 use containerd_shim_protos::api::Mount;
 use oci_spec::runtime as spec;
-use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
-use rustix::thread::UnshareFlags;
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::UnmountFlags;
 
 use super::entrypoint;
+use crate::engine::BoxError;
 use crate::error::{Context, Error};
 use crate::policy;
-use crate::sys;
 
 /// Mounts `mounts` in order on `target`, which is made if it is missing.
 ///
@@ -38,14 +38,7 @@ pub(crate) fn mount(mounts: &[Mount], target: &Path) -> Result<(), Error> {
             "" => target.to_owned(),
             below => target.join(below),
         };
-        let mounted = mount_rootfs(
-            Some(&mount.type_)
-                .filter(|kind| !kind.is_empty())
-                .map(String::as_str),
-            Some(mount.source.as_str()),
-            &mount.options,
-            &point,
-        );
+        let mounted = mount_one(mount, &point);
         if let Err(error) = mounted {
             if let Err(error) = unmount(target) {
                 tracing::warn!(%error, target = %target.display(), "cannot undo the mounts");
@@ -57,6 +50,18 @@ pub(crate) fn mount(mounts: &[Mount], target: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+fn mount_one(mount: &Mount, point: &Path) -> Result<(), BoxError> {
+    let (ids, options) = mapped::Ids::take(&mount.options)?;
+    match ids {
+        Some(ids) if mount.type_ == "overlay" => ids.overlay(&options, point),
+        ids => {
+            let kind = Some(mount.type_.as_str()).filter(|kind| !kind.is_empty());
+            mount_rootfs(kind, Some(mount.source.as_str()), &options, point)?;
+            ids.map_or(Ok(()), |ids| ids.show_at(point))
+        }
+    }
+}
+
 /// Whether one of `mounts` has its place below the root file system.
 pub(crate) fn any_below(mounts: &[Mount]) -> bool {
     mounts.iter().any(|mount| !below(mount).is_empty())
@@ -65,24 +70,6 @@ pub(crate) fn any_below(mounts: &[Mount]) -> bool {
 /// The place of a mount below the root file system; empty for the root itself.
 fn below(mount: &Mount) -> &str {
     mount.target.trim_start_matches('/')
-}
-
-/// An image decides what is in its `/dev` until the container's own is mounted there.
-///
-/// # Errors
-///
-/// `Invalid` if it is a link: libcontainer makes the links and nodes of `/dev` by paths that are seen
-/// from the node, so they would be made in the node's directory of that name.
-pub(crate) fn refuse_linked_devices(root: &Path) -> Result<(), Error> {
-    match std::fs::symlink_metadata(root.join("dev")) {
-        Ok(found) if found.is_symlink() => {
-            Err(Error::invalid("/dev of the image is a symbolic link"))
-        }
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).context("look at /dev of the image")
-        }
-        _ => Ok(()),
-    }
 }
 
 /// A guest that may open files of a `/proc` could write to its own engine's memory, wherever it is
@@ -143,38 +130,6 @@ fn is_kernels(point: &Path) -> bool {
     })
 }
 
-/// Has the kernel open no device node of a guest's root file system.
-///
-/// If the shim has mounted it, that mount is told so. Otherwise it is the node's, so this process gets a
-/// mount namespace of its own with a mount that is told so over it; the one it was in is returned.
-///
-/// Launcher process.
-///
-/// # Errors
-///
-/// The step that failed. The kernel has to be Linux 5.12 or newer.
-pub(crate) fn disable_devices(root: &Path, is_ours: bool) -> Result<Option<File>, Error> {
-    let disable = || -> io::Result<Option<File>> {
-        let nodev = MountAttrFlags::MOUNT_ATTR_NODEV;
-        if is_ours {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let mounted = rustix::fs::open(root, flags, Mode::empty())?;
-            sys::mount::set_mount_attributes(mounted, nodev, true)?;
-            return Ok(None);
-        }
-        let outside = File::open("/proc/self/ns/mnt")?;
-        sys::process::unshare(UnshareFlags::NEWNS)?;
-        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        rustix::mount::mount_change("/", slave)?;
-        let clone = sys::mount::clone_mount(CWD, root, true)?;
-        sys::mount::set_mount_attributes(&clone, nodev, true)?;
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(clone, "", CWD, root, flags)?;
-        Ok(Some(outside))
-    };
-    disable().with_context(|| format!("disable devices in {}", root.display()))
-}
-
 /// Unmounts all that is mounted on `target` or below; nothing there is no error.
 ///
 /// A mount that is still busy is detached, so it goes away with its last user.
@@ -217,7 +172,7 @@ fn mounts_below(mountinfo: &str, target: &Path) -> Vec<String> {
 
 /// Mount points are written with octal escapes for white space and backslashes
 /// (`proc_pid_mountinfo(5)`).
-fn unescape(text: &str) -> String {
+pub(super) fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
@@ -234,6 +189,7 @@ fn unescape(text: &str) -> String {
 /// Finds mounts in a mount table, see [`crate::fuzzing`].
 #[cfg(any(fuzzing, test))]
 pub(crate) fn fuzz(mountinfo: &str) {
+    mapped::fuzz(mountinfo);
     let target = Path::new("/b/rootfs");
     for point in mounts_below(mountinfo, target) {
         assert!(Path::new(&point).starts_with(target), "{point:?}");
