@@ -76,7 +76,7 @@ fn a_read_only_file_system_is_told_as_such(engine: &str) {
     let (output, errors) = (output.text().unwrap(), errors.text().unwrap());
     match crate::engine(engine).title {
         // wasi-common ends the guest.
-        "wasmi" => assert_eq!((status, &*errors), (125, "wasmi: Unknown OS error\n")),
+        "wasmi" => assert_eq!((status, &*errors), (134, "wasmi: Unknown OS error\n")),
         title => {
             let expected = match title {
                 "Wasmtime" | "Wasmer" => "I/O error",
