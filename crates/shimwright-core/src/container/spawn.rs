@@ -245,13 +245,13 @@ fn limit(
             let manager = libcgroups::v2::manager::Manager::new(top, below);
             manager
                 .context("find the cgroup")
-                .map(|manager| AnyCgroupManager::V2(manager))?
+                .map(AnyCgroupManager::V2)?
         }
         _ => {
             let manager = libcgroups::v1::Manager::new(path.as_path());
             manager
                 .context("find the controllers")
-                .map(|manager| AnyCgroupManager::V1(manager))?
+                .map(AnyCgroupManager::V1)?
         }
     };
     apply(&manager, &rest)
