@@ -259,9 +259,9 @@ impl Running<'_> {
         let artifact = Artifact::Wasm(Wasm::new(run.wasm.to_vec())?);
         let refused = match engine.accepts(&artifact) {
             Err(refusal) => refusal.to_string(),
-            Ok(()) => match engine.validate(run.wasm) {
-                Ok(()) => return Ok(Accepted::Run),
-                Err(error) => error.to_string(),
+            Ok(()) => match engine.validator().map(|all| all.validate(run.wasm)) {
+                None | Some(Ok(())) => return Ok(Accepted::Run),
+                Some(Err(error)) => error.to_string(),
             },
         };
         match artifact.kind() {

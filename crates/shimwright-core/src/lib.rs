@@ -11,7 +11,7 @@
 //! | `start`, `delete`, `-info`, `metrics` | for one command | finds or starts the shim process; cleans up after a dead one; prints what it knows |
 //! | shim process | as long as its pod | serves the Task API, versions 2 and 3; one thread, no engine |
 //! | launcher | during one create, exec or delete | mounts, asks for compiled code, builds the sandbox or joins it, removes it; or becomes a logger |
-//! | planner | while one manifest of an application is read | [`Applications::plan`], without files, network or privileges |
+//! | planner | while one manifest of an application is read, or one program is validated | [`Applications::plan`], [`Validator::validate`], without files, network or privileges |
 //! | compiler | while one module is compiled | [`Precompiler::precompile`], without files, network or privileges |
 //! | fetcher | while one Wasm layer is fetched | reads the layer from containerd |
 //! | copier | as long as a container's plain log files | copies streams to and from files |
@@ -54,6 +54,6 @@ pub use engine::limits::linear_memory::{LinearMemory, LinearMemoryExceeded};
 pub use engine::limits::table_elements::{TableElements, TableElementsExceeded};
 pub use engine::outbound::{NotADestination, Outbound};
 pub use engine::workload::{DEFAULT_FUNCTION, Preopen, Workload};
-pub use engine::{BoxError, Engine, Exit, Limit, Options, Precompiler, Refusal};
+pub use engine::{BoxError, Engine, Exit, Limit, Options, Precompiler, Refusal, Validator};
 pub use runner::syscalls::forbid_new_code;
 pub use shim::Shim;

@@ -1,7 +1,9 @@
 //! A custom engine: the wasmi interpreter, for modules that use WASI preview 1.
 
-use shimwright_core::{BoxError, Engine, Exit, Limit, Options, Workload, forbid_new_code};
-use wasmi::{Linker, Module, Store};
+use shimwright_core::{
+    BoxError, Engine, Exit, Limit, Options, Validator, Workload, forbid_new_code,
+};
+use wasmi::{Linker, Module, Store, errors::ErrorKind};
 use wasmi_wasi::{Dir, WasiCtx, WasiCtxBuilder, add_to_linker, ambient_authority};
 
 /// Interprets modules. Nothing is compiled ahead of time.
@@ -14,9 +16,15 @@ impl Wasmi {
     }
 }
 
-impl Engine for Wasmi {
+impl Validator for Wasmi {
     fn validate(&self, wasm: &[u8]) -> Result<(), BoxError> {
         Ok(Module::validate(&self.0, wasm)?)
+    }
+}
+
+impl Engine for Wasmi {
+    fn validator(&self) -> Option<&dyn Validator> {
+        Some(self)
     }
 
     fn enforced_limits(&self) -> &[Limit] {
@@ -50,10 +58,10 @@ impl Engine for Wasmi {
         let Err(error) = ended else {
             return Ok(Exit::Code(0));
         };
-        match (error.i32_exit_status(), error.as_trap_code()) {
-            (Some(code), _) => Ok(Exit::Code(code)),
-            (None, Some(_)) => Ok(Exit::Trap(error.to_string())),
-            (None, None) => Err(error.into()),
+        match error.i32_exit_status() {
+            Some(code) => Ok(Exit::Code(code)),
+            None if matches!(error.kind(), ErrorKind::Linker(_)) => Err(error.into()),
+            None => Ok(Exit::Trap(error.to_string())),
         }
     }
 }

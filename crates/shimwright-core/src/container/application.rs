@@ -14,7 +14,6 @@ use crate::cgroup::Cgroups;
 use crate::code::application::{MAX_MANIFEST, check_requirements, title};
 use crate::code::cache::Cache;
 use crate::code::content::{Fetching, ImageApplication, Layer};
-use crate::code::planner::Planning;
 use crate::config::record::EngineMetrics;
 use crate::engine::Refusal;
 use crate::engine::application::{ApplicationFormat, Manifest, PartRecord, SourceRecord};
@@ -103,22 +102,17 @@ impl<'a> Found<'a> {
         loader: &Loader<'_>,
         env: Vec<(String, String)>,
     ) -> Result<Loaded, Error> {
-        let programs = loader.programs;
         self.manifest.set_env(env);
         let cache = Cache::open()?;
         let mut encoded = memory(c"manifest")?;
         let bytes = self.manifest.encode().context("encode the manifest")?;
         encoded.write_all(&bytes).context("keep the manifest")?;
         let encoded = sealed(encoded)?;
-        let planning = Planning {
-            host: programs.host,
-            options: &programs.options.engine,
-            config: loader.node.compile(),
-            empty: &cache.empty_directory(),
-            wanted: programs.wanted.as_fd(),
-        };
+        let empty = cache.empty_directory();
         let origin = self.manifest.origin();
-        let planned = planning.run(&encoded, self.manifest.records());
+        let planned = loader
+            .planning(&empty)
+            .run(&encoded, self.manifest.records());
         let plan = planned.map_err(|error| about(error, origin))?;
         check_requirements(&plan, loader.limits)?;
 

@@ -10,11 +10,12 @@ use super::program::Programs;
 use crate::code::cache::{self, Cache};
 use crate::code::compiler::{self, Compilation, Turn};
 use crate::code::content::{Fetching, Layer};
+use crate::code::planner::Planning;
 use crate::config::node;
 use crate::config::record::EngineMetrics;
 use crate::engine::artifact::{Artifact, Kind, Precompiled, Wasm};
 use crate::engine::limits::Limits;
-use crate::engine::{BoxError, Engine, Refusal};
+use crate::engine::{Engine, Refusal};
 use crate::error::{Context, Error};
 
 /// Where a WebAssembly binary comes from.
@@ -68,6 +69,18 @@ impl Loader<'_> {
         Ok(code)
     }
 
+    /// How planners are executed, in this empty directory.
+    pub(super) fn planning<'a>(&'a self, empty: &'a Path) -> Planning<'a> {
+        let programs = self.programs;
+        Planning {
+            host: programs.host,
+            options: &programs.options.engine,
+            config: self.config(),
+            empty,
+            wanted: programs.wanted.as_fd(),
+        }
+    }
+
     fn config(&self) -> &node::Compile {
         self.node.compile()
     }
@@ -87,9 +100,10 @@ impl Loader<'_> {
         let artifact = cache::frozen(&file, config.module_size).context("read the module")?;
         let wasm = Artifact::Wasm(open(&artifact)?);
         self.accepted(&wasm)?;
-        let checked = wasm.wasm().map_err(BoxError::from);
-        let checked = checked.and_then(|wasm| self.engine.validate(wasm));
-        checked.map_err(|error| Error::invalid(error.to_string()))?;
+        if self.engine.validator().is_some() {
+            let empty = Cache::open()?.empty_directory();
+            self.planning(&empty).validate(&artifact)?;
+        }
         Ok(Code {
             artifact,
             precompiled: None,

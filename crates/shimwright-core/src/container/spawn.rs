@@ -13,7 +13,7 @@ use libcgroups::common::{AnyCgroupManager, CgroupConfig, CgroupManager, Controll
 use oci_spec::runtime::{Linux, LinuxMemory, LinuxResources, Process, Spec};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::pipe::PipeFlags;
-use rustix::process::Pid;
+use rustix::process::{Pid, WaitOptions};
 
 use super::executor::Exec;
 use super::init::{Common, First, Launched, Namespaces, Outside, hooks};
@@ -24,6 +24,9 @@ use crate::config::bundle::Bundle;
 use crate::config::options::RuntimeOptions;
 use crate::config::record::{ContainerKind, Record};
 use crate::error::{Context, Error};
+use crate::process::launcher;
+use crate::sys;
+use crate::sys::process::Forked;
 
 /// What it takes to spawn the first process. It cannot be shown, as the spec may hold secrets.
 pub(crate) struct Spawn<'a> {
@@ -55,8 +58,9 @@ impl Spawn<'_> {
             }
         };
         let rules = devices::Rules::of_spec(&self.spec)?;
-        let systemd = match self.options.systemd_cgroup {
-            true => Some(self.systemd(linux)?),
+        // Until there is another process in the groups of systemd.
+        let _placeholder = match self.options.systemd_cgroup {
+            true => Some(self.make_scope(linux, record, &rules)?),
             false => {
                 self.make_groups(linux, record, &rules)?;
                 None
@@ -75,14 +79,8 @@ impl Spawn<'_> {
         };
         let first = self.first(wiring, process, linux, &record.cgroups, (&waits, &state))?;
         let cgroups = record.cgroups.clone();
-        let process = outside.first(
-            first,
-            || cgroups.join_the_rest().context("join the cgroups"),
-            |pid| match &systemd {
-                Some(manager) => self.place(manager, pid, linux, record, &rules),
-                None => Ok(()),
-            },
-        )?;
+        let join = || cgroups.join_the_rest().context("join the cgroups");
+        let process = outside.first(first, join)?;
         Ok(Spawned { process, start })
     }
 
@@ -158,38 +156,68 @@ impl Spawn<'_> {
         }
     }
 
-    fn systemd(&self, linux: &Linux) -> Result<AnyCgroupManager, Error> {
+    /// Has systemd make the groups, with their limits. It makes a scope of a process only, so that is a
+    /// placeholder: the first process is made in groups that are complete, as without systemd.
+    fn make_scope(
+        &self,
+        linux: &Linux,
+        record: &mut Record,
+        rules: &devices::Rules,
+    ) -> Result<Placeholder, Error> {
         let config = CgroupConfig {
             cgroup_path: linux.cgroups_path().clone().unwrap_or_default(),
             systemd_cgroup: true,
             container_name: self.id.to_owned(),
         };
-        libcgroups::common::create_cgroup_manager(config).context("speak to systemd")
-    }
-
-    /// Has systemd make the groups of a process that has been made, and move it there.
-    fn place(
-        &self,
-        manager: &AnyCgroupManager,
-        pid: Pid,
-        linux: &Linux,
-        record: &mut Record,
-        rules: &devices::Rules,
-    ) -> Result<(), Error> {
+        let manager = libcgroups::common::create_cgroup_manager(config);
+        let manager = manager.context("speak to systemd")?;
+        let placeholder = Placeholder::new().context("make a process for systemd")?;
+        let pid = placeholder.pid;
         let number = nix::unistd::Pid::from_raw(pid.as_raw_nonzero().get());
         manager
             .add_task(number)
-            .context("move the process into a scope of systemd")?;
-        // It is our child, so the pid cannot have been given to another process yet.
-        record.cgroups = self
-            .hierarchies
-            .of_container(pid)
-            .context("find the cgroups")?;
+            .context("make a scope of systemd")?;
+        let found = self.hierarchies.of_container(pid);
+        record.cgroups = found.context("find the cgroups")?;
         self.bundle.write_record(record)?;
         if let Some(resources) = linux.resources() {
-            apply(manager, resources)?;
+            apply(&manager, resources)?;
         }
-        devices::enforce(&record.cgroups, rules)
+        devices::enforce(&record.cgroups, rules)?;
+        Ok(placeholder)
+    }
+}
+
+/// A child that does nothing until it is dropped, or until this process ends.
+#[derive(Debug)]
+struct Placeholder {
+    pid: Pid,
+    /// Closed by dropping it, which it waits for.
+    wakes: Option<OwnedFd>,
+}
+
+impl Placeholder {
+    fn new() -> std::io::Result<Self> {
+        let (waits, wakes) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        match sys::process::fork()? {
+            Forked::Child => {
+                launcher::leave_the_answer();
+                drop(wakes);
+                let _ = rustix::io::retry_on_intr(|| rustix::io::read(&waits, &mut [0]));
+                sys::process::exit_now(0)
+            }
+            Forked::Parent(pid) => Ok(Self {
+                pid: Pid::from_raw(pid).ok_or(std::io::ErrorKind::InvalidData)?,
+                wakes: Some(wakes),
+            }),
+        }
+    }
+}
+
+impl Drop for Placeholder {
+    fn drop(&mut self) {
+        self.wakes.take();
+        let _ = rustix::process::waitpid(Some(self.pid), WaitOptions::empty());
     }
 }
 
@@ -281,6 +309,15 @@ fn none() -> LinuxResources {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_placeholder_is_there_until_it_is_dropped() {
+        let placeholder = Placeholder::new().unwrap();
+        let path = format!("/proc/{}", placeholder.pid.as_raw_nonzero());
+        assert!(std::fs::exists(&path).unwrap());
+        drop(placeholder);
+        assert!(!std::fs::exists(&path).unwrap());
+    }
 
     #[test]
     fn resources_that_limit_nothing_need_no_search_for_controllers() {

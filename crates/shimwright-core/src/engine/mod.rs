@@ -29,8 +29,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// | process | lives | calls |
 /// | --- | --- | --- |
-/// | launcher | while one container is created | [`accepts`](Engine::accepts), [`validate`](Engine::validate), [`enforced_limits`](Engine::enforced_limits), [`precompiler`](Engine::precompiler), [`Precompiler::fingerprint`], [`applications`](Engine::applications), [`Applications::format`] |
-/// | planner | while one manifest of an application is read | [`Applications::plan`] |
+/// | launcher | while one container is created | [`accepts`](Engine::accepts), [`validator`](Engine::validator), [`enforced_limits`](Engine::enforced_limits), [`precompiler`](Engine::precompiler), [`Precompiler::fingerprint`], [`applications`](Engine::applications), [`Applications::format`] |
+/// | planner | while one manifest of an application is read, or one program is validated | [`Applications::plan`], [`Validator::validate`] |
 /// | compiler | while one artifact is compiled | [`Precompiler::precompile`] |
 /// | runner | as long as the guest; the container's PID 1 | [`load`](Engine::load), [`run`](Engine::run) or [`Applications::run`] |
 ///
@@ -81,18 +81,13 @@ pub trait Engine: Send + Sync + 'static {
         artifact.require(Kind::Module)
     }
 
-    /// Checks that a module or component is valid, for an engine without a
+    /// Returns what validates modules and components, for an engine without a
     /// [`precompiler`](Engine::precompiler): so that `create` fails with the reason, and not the
     /// container.
     ///
-    /// Called in the launcher process, which has all privileges: the bytes come from the image, so
-    /// only memory-safe code may take them apart. By default nothing is checked.
-    ///
-    /// # Errors
-    ///
-    /// What is not valid.
-    fn validate(&self, _wasm: &[u8]) -> Result<(), BoxError> {
-        Ok(())
+    /// By default nothing is validated.
+    fn validator(&self) -> Option<&dyn Validator> {
+        None
     }
 
     /// Declare the limits your engine enforces in [`run`](Engine::run).
@@ -118,6 +113,20 @@ pub trait Engine: Send + Sync + 'static {
     fn applications(&self) -> Option<&dyn Applications> {
         None
     }
+}
+
+/// Validates programs of an engine that does not compile ahead of time. [`Engine::validator`] returns
+/// it.
+pub trait Validator {
+    /// Checks that a module or component is valid.
+    ///
+    /// Called in the planner process, which has no access to the node's files or network, 256 MiB of
+    /// memory and 10 seconds.
+    ///
+    /// # Errors
+    ///
+    /// What is not valid.
+    fn validate(&self, wasm: &[u8]) -> Result<(), BoxError>;
 }
 
 /// Ahead-of-time compilation of one artifact.

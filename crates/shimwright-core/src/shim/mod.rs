@@ -99,8 +99,7 @@ impl Shim {
             return compiler::main(&self.host, args.next(), args.next());
         }
         if std::env::var_os(role::PLANNER).is_some() {
-            let mut args = std::env::args().skip(1);
-            return planner::main(&self.host, args.next(), args.next());
+            return planner::main(&self.host, std::env::args().skip(1));
         }
         if std::env::var_os(role::FETCHER).is_some() {
             return content::main(std::env::args().skip(1));

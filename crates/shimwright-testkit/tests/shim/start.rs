@@ -193,6 +193,9 @@ fn information_needs_no_container(engine: &str) {
     // What containerd's CRI plugin looks for before it offers recursive read-only mounts.
     let options = features["mountOptions"].as_array().unwrap();
     assert!(options.iter().any(|option| option == "rro"), "{features}");
+    // And before it offers user namespaces.
+    let idmap = &features["linux"]["mountExtensions"]["idmap"]["enabled"];
+    assert_eq!(*idmap, serde_json::json!(true));
     assert!(containerd.snapshot().is_empty());
 }
 

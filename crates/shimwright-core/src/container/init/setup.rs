@@ -140,8 +140,7 @@ pub(crate) struct Launched {
 }
 
 impl Outside<'_> {
-    /// Makes the first process of a container. `join` runs in it before anything else; `place` in the
-    /// launcher, before the process leaves the namespaces of the node.
+    /// Makes the first process of a container. `join` runs in it before anything else.
     ///
     /// # Errors
     ///
@@ -150,7 +149,6 @@ impl Outside<'_> {
         &self,
         mut first: First<'_>,
         join: impl FnOnce() -> Result<(), Error>,
-        place: impl FnOnce(Pid) -> Result<(), Error>,
     ) -> Result<Launched, Error> {
         let maps = match &first.namespaces.user {
             Some(User::New(maps)) => Some(maps.clone()),
@@ -174,7 +172,7 @@ impl Outside<'_> {
         let returned = entered
             .return_to()
             .context("return to the namespaces of the node");
-        made.end_unless(returned.and_then(|()| place(made.pid)))?;
+        made.end_unless(returned)?;
         made.serve(self, maps.as_ref())
     }
 

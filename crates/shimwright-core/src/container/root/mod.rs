@@ -10,7 +10,7 @@ mod enter;
 mod filesystem;
 pub(super) mod ids;
 mod mounts;
-pub(super) mod options;
+pub(crate) mod options;
 mod path;
 mod seal;
 #[cfg(test)]

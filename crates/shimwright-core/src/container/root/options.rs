@@ -30,6 +30,72 @@ pub(crate) const ATIME: Flags = ATIME_KINDS | MS_NODIRATIME;
 /// What a mount of another user namespace keeps.
 pub(crate) const LOCKED: Flags = MS_RDONLY | MS_NODEV | MS_NOEXEC | MS_NOSUID | ATIME;
 
+/// Every option that is not for a file system, as runc announces them.
+pub(crate) const KNOWN: &[&str] = &[
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "idmap",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "remount",
+    "rexec",
+    "ridmap",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "silent",
+    "slave",
+    "strictatime",
+    "suid",
+    "symfollow",
+    "sync",
+    "tmpcopyup",
+    "unbindable",
+];
+
 /// The options of a mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -272,6 +338,14 @@ mod tests {
 
     fn parse(options: &str) -> Options {
         Options::parse(options.split(','))
+    }
+
+    #[test]
+    fn a_known_option_is_not_for_a_file_system() {
+        for option in KNOWN {
+            assert!(Options::parse([*option]).data.is_empty(), "{option}");
+        }
+        assert!(KNOWN.is_sorted());
     }
 
     #[test]
