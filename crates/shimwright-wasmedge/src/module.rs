@@ -65,14 +65,14 @@ pub(crate) fn precompile(settings: &Settings, wasm: &[u8]) -> Result<Vec<u8>, Bo
         .build()?;
     proposals::check(wasm)?;
     // Says more than the compiler.
-    Module::from_bytes(Some(&config), wasm).map_err(readable)?;
+    Module::from_bytes(Some(&config), wasm).map_err(|error| readable(*error))?;
     // It is written by way of some other files. A compiler process has an empty root.
     let temporary = std::env::temp_dir();
     std::fs::create_dir_all(&temporary)?;
     let directory = tempfile::tempdir_in(&temporary)?;
     let compiler = Compiler::new(Some(&config))?;
     let file = compiler.compile_from_bytes(wasm, "module", &directory);
-    let file = file.map_err(readable)?;
+    let file = file.map_err(|error| readable(*error))?;
     let compiled = std::fs::read(file)?;
     Ok([MAGIC, &*compiled].concat())
 }
@@ -104,15 +104,15 @@ pub(crate) fn run(settings: &Settings, workload: &Workload) -> Result<Exit, BoxE
         Err(WasmEdgeError::Core(trap @ (CoreError::Execution(_) | CoreError::Common(_)))) => {
             Ok(Exit::Trap(trap.to_string()))
         }
-        Err(other) => Err(readable(Box::new(other))),
+        Err(other) => Err(readable(other)),
     }
 }
 
 /// An error of the library in words, also one that the bindings have only a number for.
-fn readable(error: Box<WasmEdgeError>) -> BoxError {
+fn readable(error: WasmEdgeError) -> BoxError {
     /// `AOTNotImpl` of `enum.inc`.
     const NOT_COMPILED: u32 = 0x0e;
-    match *error {
+    match error {
         WasmEdgeError::Core(CoreError::UnknownError(NOT_COMPILED)) => {
             "the module has an instruction that WasmEdge's compiler does not have".into()
         }

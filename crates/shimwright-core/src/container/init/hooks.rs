@@ -95,7 +95,9 @@ pub(in crate::container) fn run(
     hooks: &[Hook],
     state: &OciState,
 ) -> Result<(), Error> {
-    run_all(stage, hooks, state, None)
+    // In the namespaces of the container, it gets nothing of ours.
+    let none: Option<&[String]> = (stage == Stage::CreateContainer).then_some(&[]);
+    run_all(stage, hooks, state, none)
 }
 
 /// Runs the hooks before the program of a container, in the container. One without an environment gets
@@ -246,6 +248,24 @@ mod tests {
 
     fn hooks_of(json: serde_json::Value) -> Vec<Hook> {
         serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn a_hook_in_the_container_gets_none_of_our_variables() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("env");
+        let command = format!("/usr/bin/env > {}", file.display());
+        let hooks = serde_json::json!([{"path": "/bin/sh", "args": ["sh", "-c", command]}]);
+        let has_path = |stage| {
+            run(stage, &hooks_of(hooks.clone()), &state()).unwrap();
+            let text = std::fs::read_to_string(&file).unwrap();
+            text.lines().any(|line| line.starts_with("CARGO"))
+        };
+        assert!(!has_path(Stage::CreateContainer));
+        assert_eq!(
+            has_path(Stage::CreateRuntime),
+            std::env::vars().any(|(name, _)| name.starts_with("CARGO"))
+        );
     }
 
     #[test]
