@@ -46,7 +46,9 @@ impl Applications for Hostile {
                 let names = std::env::vars().map(|(name, _)| name);
                 Err(outcome(Err::<(), _>(names.collect::<Vec<_>>())))
             }
-            "memory" => Err(format!("{} bytes", vec![1_u8; 1 << 30].len()).into()),
+            "memory" => {
+                Err(format!("{} bytes", std::hint::black_box(vec![1_u8; 1 << 30]).len()).into())
+            }
             "time" => loop {
                 std::hint::spin_loop();
             },
