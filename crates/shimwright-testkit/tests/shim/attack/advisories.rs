@@ -294,9 +294,12 @@ fn a_null_device_that_is_swapped_in_a_volume_masks_nothing(engine: &str) {
         bundle = bundle.args(kind.args()).unwrap();
         empty();
         // This is a place for devices, if nobody is in the way. Whoever brings one brings them all.
-        let (null, mode) = (volume.0.join("null"), Mode::from_raw_mode(0o666));
-        let kind = rustix::fs::FileType::CharacterDevice;
-        rustix::fs::mknodat(CWD, &null, kind, mode, libc::makedev(1, 3)).unwrap();
+        // Engines that are linked statically read random numbers there.
+        for (name, minor) in [("null", 3), ("random", 8), ("urandom", 9)] {
+            let (path, mode) = (volume.0.join(name), Mode::from_raw_mode(0o666));
+            let kind = rustix::fs::FileType::CharacterDevice;
+            rustix::fs::mknodat(CWD, &path, kind, mode, libc::makedev(1, minor)).unwrap();
+        }
         check_masked(start(&shim, &mut bundle));
         end(&shim, "a");
     }

@@ -130,10 +130,6 @@ fn refusals() -> Vec<(&'static str, Value)> {
             "linux.resources.unified",
             json!({ "linux": { "resources": { "unified": { "../memory.high": "1" } } } }),
         ),
-        (
-            "linux.resources.memory.disableOOMKiller",
-            json!({ "linux": { "resources": { "memory": { "disableOOMKiller": true } } } }),
-        ),
     ];
     // Of the node, so of every container.
     for name in [
@@ -168,10 +164,6 @@ fn process_refusals() -> Vec<(&'static str, Value)> {
         (
             "process.scheduler.nice",
             json!({ "scheduler": { "policy": "SCHED_OTHER", "nice": 99 } }),
-        ),
-        (
-            "CAP_MARKER",
-            json!({ "capabilities": { "bounding": ["CAP_MARKER"] } }),
         ),
     ];
     // A node that has them keeps to them, and there is no such label or profile there.
