@@ -237,8 +237,19 @@ impl Drop for Containerd {
         });
         for socket in &left.sockets {
             let _ = fs::remove_file(socket);
+            remove_links_to(socket);
         }
         let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Removes the names by which tools know a socket: links beside it.
+fn remove_links_to(socket: &Path) {
+    let beside = socket.parent().map(fs::read_dir);
+    for entry in beside.into_iter().flatten().flatten().flatten() {
+        if fs::read_link(entry.path()).is_ok_and(|target| socket.ends_with(target)) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
