@@ -31,6 +31,12 @@ const COMPILING: [&str; 2] = [
     "attack::devices::wasmtime::",
 ];
 
+/// Tests that cannot pass there: its kernel is Linux 6.1, and a file system in memory maps ids since 6.3.
+const LEFT_OUT: [&str; 2] = [
+    "mounts::wasmi::a_guest_runs_in_a_user_namespace",
+    "mounts::wasmi::the_ids_of_an_image_and_of_volumes_are_mapped",
+];
+
 /// For all tests.
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
 
@@ -161,6 +167,8 @@ impl Work {
             Self::Tests(names) if names.is_empty() => {
                 let names = DEFAULT.iter().map(|&name| name.to_owned());
                 let names = names.chain(COMPILING.map(str::to_owned));
+                let skip = |name: &str| ["--skip".to_owned(), name.to_owned()];
+                let names = names.chain(LEFT_OUT.into_iter().flat_map(skip));
                 std::iter::once(path(TESTS)).chain(names).collect()
             }
             Self::Tests(names) => std::iter::once(path(TESTS)).chain(names.clone()).collect(),

@@ -105,7 +105,11 @@ impl Disk {
         for name in EMPTY {
             fs::create_dir_all(root.join(name))?;
         }
-        for (name, target) in [("usr/bin/cc", "gcc"), ("bin/sh", "busybox")] {
+        for (name, target) in [
+            ("usr/bin/cc", "gcc"),
+            ("bin/sh", "busybox"),
+            ("bin/nsenter", "busybox"),
+        ] {
             let path = root.join(name);
             if path.symlink_metadata().is_err() {
                 std::os::unix::fs::symlink(target, path)?;
