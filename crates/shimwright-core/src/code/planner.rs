@@ -87,7 +87,8 @@ impl Planning<'_> {
         let jail = Jail {
             uid: self.config.uid(rustix::process::getpid()),
             memory: MEMORY,
-            seconds: DEADLINE.as_secs(),
+            // The deadline comes first, and is told as such.
+            seconds: DEADLINE.as_secs() + 1,
             // No plan is larger than the manifest it is made of, but for what JSON adds.
             file: 2 * MAX_MANIFEST,
         };
