@@ -130,7 +130,7 @@ impl Job<'_> {
         let hooks = spawn.spec.hooks().as_ref();
         record.poststop = hooks.is_some_and(|hooks| hooks.poststop().is_some());
         let Spawned { process, start } = spawn.run(&wiring, record)?;
-        let init = ProcessId::of(process.pid).context("inspect the first process")?;
+        let init = process.identity()?;
         record.init = Some(init);
         bundle.write_record(record)?;
         let master = wiring.master(process.terminal);

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::executor::Exec;
 use super::home;
-use super::init::{self, Common, Further, Launched, Outside, hooks};
+use super::init::{self, Common, Further, Launched, Outside, Start, hooks};
 use super::program::Programs;
 use super::spawn;
 use super::supported::{self, Node};
@@ -91,12 +91,12 @@ impl Join<'_> {
         if view.as_ref().is_some_and(View::isolates_network) {
             wanted -= ThreadNameSpaceType::NETWORK;
         }
-        let (waits, start) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
+        let start = Start::new()?;
         let made = self.make(
             &spec,
             &exec,
             &wiring,
-            &waits,
+            &start,
             || {
                 self.enter(wanted - for_children())?;
                 if has_user {
@@ -110,15 +110,15 @@ impl Join<'_> {
                 }
             },
             wanted,
-        );
-        let made = made?;
+        )?;
+        let process = made.identity()?;
         let master = wiring
             .master(made.terminal)
             .context("set up the terminal")?;
         Ok(Joined {
-            process: ProcessId::of(made.pid).context("inspect the process")?,
+            process,
             handle: made.handle.into(),
-            start: start.into(),
+            start: start.tells.into(),
             failure: failure.into(),
             master: master.map(Into::into),
         })
@@ -146,7 +146,7 @@ impl Join<'_> {
         spec: &Spec,
         exec: &Exec,
         wiring: &Wiring,
-        start: &OwnedFd,
+        start: &Start,
         enter: impl Fn() -> Result<(), BoxError>,
         wanted: ThreadNameSpaceType,
     ) -> Result<Launched, Error> {

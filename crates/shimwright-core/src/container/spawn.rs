@@ -16,7 +16,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, WaitOptions};
 
 use super::executor::Exec;
-use super::init::{Common, First, Launched, Namespaces, Outside, hooks};
+use super::init::{Common, First, Launched, Namespaces, Outside, Start, hooks};
 use super::root::{self, Root};
 use super::terminal::Wiring;
 use crate::cgroup::{Cgroups, GroupPath, Hierarchies, Version, devices};
@@ -67,7 +67,7 @@ impl Spawn<'_> {
             }
         };
         prepare(process)?;
-        let (waits, start) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
+        let start = Start::new()?;
         let state = hooks::State::new(self.id, self.bundle.directory(), &self.spec)?;
         let made_in = group_to_be_made_in(&record.cgroups)?;
         let outside = Outside {
@@ -77,11 +77,14 @@ impl Spawn<'_> {
             state: &state,
             is_further: false,
         };
-        let first = self.first(wiring, process, linux, &record.cgroups, (&waits, &state))?;
+        let first = self.first(wiring, process, linux, &record.cgroups, (&start, &state))?;
         let cgroups = record.cgroups.clone();
         let join = || cgroups.join_the_rest().context("join the cgroups");
         let process = outside.first(first, join)?;
-        Ok(Spawned { process, start })
+        Ok(Spawned {
+            process,
+            start: start.tells,
+        })
     }
 
     fn first<'a>(
@@ -90,7 +93,7 @@ impl Spawn<'_> {
         process: &'a Process,
         linux: &Linux,
         cgroups: &Cgroups,
-        (start, state): (&'a OwnedFd, &hooks::State),
+        (start, state): (&'a Start, &'a hooks::State),
     ) -> Result<First<'a>, Error> {
         let root = self.spec.root().as_ref();
         let root = root.ok_or_else(|| Error::invalid("config.json has no root"))?;
@@ -116,9 +119,8 @@ impl Spawn<'_> {
                 start,
             },
             root: Root::prepare(&settings)?,
-            root_path: root.clone(),
             namespaces,
-            state: state.clone(),
+            state,
         })
     }
 

@@ -1,7 +1,7 @@
 //! This process: forking, namespaces, identity, and what it may do.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// What [`fork`] returned into.
 pub(crate) enum Forked {
@@ -33,30 +33,43 @@ pub(crate) struct NewProcess<'a> {
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
 }
 
+/// What [`clone`] returned into.
+pub(crate) enum Cloned {
+    /// The process that called, with the pid of the new one and a handle on it. The pid may be another
+    /// process's as soon as the new one has ended: whoever collects it is not this process.
+    Caller(i32, OwnedFd),
+    /// The new process.
+    New,
+}
+
 /// Clones this process as [`fork`] does, with the same condition.
 ///
-/// The C library does not see it: what it keeps about the calling thread is the parent's.
-pub(crate) fn clone(new: &NewProcess<'_>) -> io::Result<Forked> {
-    let mut flags = libc::CLONE_PARENT;
+/// The C library does not see it: what it keeps about the calling thread is the caller's.
+pub(crate) fn clone(new: &NewProcess<'_>) -> io::Result<Cloned> {
+    let mut flags = libc::CLONE_PARENT | libc::CLONE_PIDFD;
+    let mut handle: libc::c_int = -1;
     if new.pid_namespace {
         flags |= libc::CLONE_NEWPID;
     }
     let pid = match new.cgroup {
         // SAFETY: with one thread, the child starts from a consistent state and may run any code; it has
-        // a copy of this stack. The remaining arguments are ignored without their flags.
+        // a copy of this stack. The third argument is where the kernel writes the handle; those after it
+        // are ignored without their flags.
         None => unsafe {
             let flags = flags | libc::SIGCHLD;
-            libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0)
+            libc::syscall(libc::SYS_clone, flags, 0, &raw mut handle, 0, 0)
         },
         Some(cgroup) => {
             let flags = u64::from(flags.unsigned_abs()) | CLONE_INTO_CGROUP;
             let cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
             let arguments = CloneArguments {
                 flags,
+                pidfd: (&raw mut handle).expose_provenance() as u64,
                 cgroup,
                 ..CloneArguments::default()
             };
-            // SAFETY: as above; the structure is of the given size, and the kernel only reads it.
+            // SAFETY: as above; the structure is of the given size, the kernel only reads it, and writes the
+            // handle to the place that it names.
             unsafe {
                 libc::syscall(
                     libc::SYS_clone3,
@@ -67,8 +80,9 @@ pub(crate) fn clone(new: &NewProcess<'_>) -> io::Result<Forked> {
         }
     };
     match i32::try_from(pid) {
-        Ok(0) => Ok(Forked::Child),
-        Ok(pid) if pid > 0 => Ok(Forked::Parent(pid)),
+        Ok(0) => Ok(Cloned::New),
+        // SAFETY: the kernel has opened it for this process, and nobody else knows it.
+        Ok(pid) if pid > 0 => Ok(Cloned::Caller(pid, unsafe { OwnedFd::from_raw_fd(handle) })),
         _ => Err(io::Error::last_os_error()),
     }
 }

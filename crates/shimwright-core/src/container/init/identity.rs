@@ -33,7 +33,7 @@ pub(super) fn assume(process: &Process, kind: ContainerKind) -> Result<(), Error
     rustix::thread::set_keep_capabilities(true).context("keep the capabilities")?;
     become_user(process)?;
     if !is_there {
-        change_directory(cwd).map_err(Error::from_cwd(cwd))?;
+        change_directory(cwd).map_err(|error| refused(cwd, &error))?;
     }
     is_inside(cwd)?;
     rustix::thread::set_keep_capabilities(false).context("keep no capabilities")?;
@@ -62,7 +62,7 @@ fn enter(cwd: &Path) -> Result<bool, Error> {
     match change_directory(cwd) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
-        Err(error) => Err(Error::from_cwd(cwd)(error)),
+        Err(error) => Err(refused(cwd, &error)),
     }
 }
 
@@ -70,12 +70,8 @@ fn change_directory(cwd: &Path) -> io::Result<()> {
     Ok(rustix::process::chdir(cwd)?)
 }
 
-impl Error {
-    fn from_cwd(cwd: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |error| Self::Invalid {
-            what: format!("process.cwd: {}: {error}", cwd.display()),
-        }
-    }
+fn refused(cwd: &Path, error: &io::Error) -> Error {
+    Error::invalid(format!("process.cwd: {}: {error}", cwd.display()))
 }
 
 /// A working directory that was entered through a descriptor of the node's may lie outside of the root

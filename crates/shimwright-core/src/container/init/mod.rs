@@ -24,10 +24,11 @@ mod seccomp;
 mod setup;
 mod user;
 
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
 use oci_spec::runtime::{Hooks, Process, Spec};
+use rustix::pipe::PipeFlags;
 
 use super::executor::Exec;
 use super::root::Root;
@@ -54,19 +55,46 @@ pub(super) struct Common<'a> {
     pub(super) new_keyring: bool,
     /// The `/proc` of the node: a container may have none.
     pub(super) proc: OwnedFd,
-    /// The read end of the pipe on which it waits for `start`.
-    pub(super) start: &'a OwnedFd,
+    /// On which it waits for `start`.
+    pub(super) start: &'a Start,
+}
+
+/// The pipe on which a process waits to be told to go on.
+#[derive(Debug)]
+pub(super) struct Start {
+    waits: OwnedFd,
+    /// A byte here has the process go on; it ends if this is closed before.
+    pub(super) tells: OwnedFd,
+}
+
+impl Start {
+    pub(super) fn new() -> Result<Self, Error> {
+        let pipe = rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
+        let (waits, tells) = pipe.context("make a pipe")?;
+        Ok(Self { waits, tells })
+    }
+
+    /// In the process that waits: gives up the other end, of which it has a copy and would never see the
+    /// end otherwise.
+    fn leave(&self) {
+        sys::fd::close(self.tells.as_raw_fd());
+    }
+
+    /// Waits; `false` if nobody is going to tell the process to go on.
+    fn is_told(&self) -> bool {
+        let mut byte = [0];
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.waits, &mut byte));
+        matches!(read, Ok(1))
+    }
 }
 
 /// The first process of a container.
 pub(super) struct First<'a> {
     pub(super) common: Common<'a>,
     pub(super) root: Root,
-    /// Its path, seen from the node.
-    pub(super) root_path: PathBuf,
     pub(super) namespaces: Namespaces,
     /// What hooks are told about the container.
-    pub(super) state: hooks::State,
+    pub(super) state: &'a hooks::State,
 }
 
 impl First<'_> {
@@ -75,14 +103,14 @@ impl First<'_> {
     /// # Errors
     ///
     /// Why it cannot be; the container is not to be.
-    fn become_it(&self, channel: &Channel) -> Result<(), Error> {
+    fn set_up(&self, channel: &Channel) -> Result<(), Error> {
         let common = &self.common;
         let (spec, process) = (common.spec, common.process);
         let linux = spec.linux().as_ref();
         common.begin()?;
         self.namespaces.enter().context("enter the namespaces")?;
         if self.namespaces.has_new_network() {
-            network::loopback_up().context("set the loopback device up")?;
+            sys::process::set_loopback_up().context("set the loopback device up")?;
         }
         self.root.mount().context("mount the root file system")?;
         if let Some(hooks) = spec.hooks() {
@@ -107,7 +135,7 @@ impl First<'_> {
         let Some(create_container) = of.create_container() else {
             return Ok(());
         };
-        rustix::process::chdir(&self.root_path).context("enter the root directory")?;
+        self.root.change_to().context("enter the root directory")?;
         let state = self.state.creating(rustix::process::getpid());
         hooks::run(hooks::Stage::CreateContainer, create_container, &state)
     }
@@ -115,8 +143,7 @@ impl First<'_> {
     /// Does what is left after `start`; does not return.
     fn go_on(&self) -> ! {
         let common = &self.common;
-        let wanted = common.wait_for_start();
-        if !wanted {
+        if !common.start.is_told() {
             sys::process::exit_now(0);
         }
         let hooks = common.spec.hooks().as_ref();
@@ -134,7 +161,7 @@ impl First<'_> {
 
     /// The whole life of the process that was forked, up to its program.
     fn live(self, channel: Channel) -> ! {
-        let outcome = self.become_it(&channel);
+        let outcome = self.set_up(&channel);
         self.common.after(outcome, channel);
         self.go_on()
     }
@@ -148,7 +175,7 @@ pub(super) struct Further<'a, E> {
 }
 
 impl<E: Fn() -> Result<(), BoxError>> Further<'_, E> {
-    fn become_it(&self, channel: &Channel) -> Result<(), Error> {
+    fn set_up(&self, channel: &Channel) -> Result<(), Error> {
         let common = &self.common;
         common.begin()?;
         (self.enter)().context("enter the container")?;
@@ -157,9 +184,9 @@ impl<E: Fn() -> Result<(), BoxError>> Further<'_, E> {
     }
 
     fn live(self, channel: Channel) -> ! {
-        let outcome = self.become_it(&channel);
+        let outcome = self.set_up(&channel);
         self.common.after(outcome, channel);
-        if !self.common.wait_for_start() {
+        if !self.common.start.is_told() {
             sys::process::exit_now(0);
         }
         self.common.exec.run()
@@ -169,6 +196,7 @@ impl<E: Fn() -> Result<(), BoxError>> Further<'_, E> {
 impl Common<'_> {
     /// What comes first, with the privileges of the node.
     fn begin(&self) -> Result<(), Error> {
+        self.start.leave();
         rustix::process::setsid().context("make a session")?;
         if let Some(streams) = self.streams {
             take_over(streams).context("connect the streams")?;
@@ -235,15 +263,6 @@ impl Common<'_> {
             sys::process::exit_now(Status::ENGINE_FAILED.code());
         }
     }
-
-    /// Waits for `start`. Nobody is going to ask for it when the other end of the pipe is closed.
-    fn wait_for_start(&self) -> bool {
-        let mut byte = [0];
-        matches!(
-            rustix::io::retry_on_intr(|| rustix::io::read(self.start, &mut byte)),
-            Ok(1)
-        )
-    }
 }
 
 /// Has the streams be those of this process.
@@ -275,4 +294,34 @@ fn make_cwd(cwd: &Path) -> Result<(), Error> {
         .mode(0o755)
         .create(cwd)
         .with_context(|| format!("make the working directory {}", cwd.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::process::Forked;
+    use rustix::process::{Pid, WaitOptions};
+
+    /// Whether a process that waits was told to go on, if this is done meanwhile.
+    fn was_told(meanwhile: impl FnOnce(Start)) -> bool {
+        let start = Start::new().unwrap();
+        let Forked::Parent(child) = sys::process::fork().unwrap() else {
+            start.leave();
+            sys::process::exit_now(u8::from(start.is_told()));
+        };
+        meanwhile(start);
+        let waited = rustix::io::retry_on_intr(|| {
+            rustix::process::waitpid(Pid::from_raw(child), WaitOptions::empty())
+        });
+        let (_, status) = waited.unwrap().unwrap();
+        status.exit_status() == Some(1)
+    }
+
+    #[test]
+    fn a_process_that_nobody_tells_to_go_on_ends() {
+        assert!(!was_told(drop));
+        assert!(was_told(|start| {
+            rustix::io::write(&start.tells, &[1]).unwrap();
+        }));
+    }
 }

@@ -100,7 +100,7 @@ impl Plan {
 
     /// Moves the calling process, which is about to enter a user namespace, into those that it will not
     /// be able to enter later. The others are left for [`enter`](Self::enter).
-    pub(super) fn enter_the_nodes(&mut self) -> io::Result<()> {
+    pub(super) fn enter_those_of_the_node(&mut self) -> io::Result<()> {
         let mut left = Vec::new();
         for (kind, namespace) in self.joined.drain(..) {
             match enter(&namespace, kind) {

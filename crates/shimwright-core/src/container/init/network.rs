@@ -1,7 +1,6 @@
-//! Network devices of a container (OCI runtime spec, "Network Devices"), and its loopback device.
+//! Network devices of a container (OCI runtime spec, "Network Devices").
 
 use std::collections::HashMap;
-use std::io;
 use std::os::fd::AsRawFd;
 
 use libcontainer::network::address::AddressClient;
@@ -17,15 +16,9 @@ use rustix::process::Pid;
 use super::setup::Channel;
 use crate::engine::BoxError;
 use crate::error::{Context, Error};
-use crate::sys;
 
 /// The addresses of devices, by their names before they were moved.
 pub(super) type Addresses = HashMap<String, Vec<CidrAddress>>;
-
-/// Has a new network namespace have a loopback device that works, as with runc.
-pub(super) fn loopback_up() -> io::Result<()> {
-    sys::process::set_loopback_up()
-}
 
 /// Whether the spec moves devices. Those of the node's own namespace stay there.
 fn moves_devices(linux: &Linux) -> bool {

@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::{Process, Spec};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal};
+use rustix::process::{Pid, PidfdGetfdFlags, Signal};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -13,12 +13,13 @@ use super::hooks::{self, Stage};
 use super::namespaces::{User, Wanted};
 use super::network::Addresses;
 use super::{First, Further, attributes, network, seccomp, user};
+use crate::config::identity::ProcessId;
 use crate::engine::BoxError;
 use crate::error::{self, Context, Error};
 use crate::process::handle::Handle;
 use crate::process::{launcher, message};
 use crate::sys;
-use crate::sys::process::{Forked, NewProcess};
+use crate::sys::process::{Cloned, NewProcess};
 
 /// What the process says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,7 +27,7 @@ enum Said {
     /// It is in a new user namespace, whose maps are to be written.
     Maps,
     /// It has made this process, which goes on in its place.
-    Forked(i32),
+    Cloned(i32, Handle),
     /// Its limits are to be set.
     Limits,
     /// The hooks of the launcher are to run.
@@ -58,8 +59,9 @@ impl Channel {
         self.ask(&Said::Maps).map(|GoOn| ())
     }
 
-    pub(super) fn forked(&self, pid: i32) -> Result<(), Error> {
-        self.tell(&Said::Forked(pid))
+    pub(super) fn cloned(&self, pid: i32, handle: OwnedFd) -> Result<(), Error> {
+        let said = Said::Cloned(pid, handle.into());
+        message::send(&self.0, &said).context("hand over the first process")
     }
 
     pub(super) fn ask_for_hooks(&self) -> Result<(), Error> {
@@ -133,10 +135,28 @@ pub(in crate::container) struct Outside<'a> {
 /// A process that has been made, and waits for `start`.
 #[derive(Debug)]
 pub(crate) struct Launched {
-    pub(crate) pid: Pid,
+    pid: Pid,
     pub(crate) handle: OwnedFd,
     /// The other end of the terminal that it has made.
     pub(crate) terminal: Option<OwnedFd>,
+}
+
+impl Launched {
+    /// Which process it is.
+    ///
+    /// # Errors
+    ///
+    /// It has ended: what has its pid may be another process.
+    pub(crate) fn identity(&self) -> Result<ProcessId, Error> {
+        let identify = || -> io::Result<ProcessId> {
+            let found = ProcessId::of(self.pid)?;
+            if sys::fd::becomes_readable(&self.handle, Instant::now())? {
+                return Err(io::Error::other("it has ended"));
+            }
+            Ok(found)
+        };
+        identify().context("inspect the process")
+    }
 }
 
 impl Outside<'_> {
@@ -167,12 +187,11 @@ impl Outside<'_> {
                 sys::process::exit_now(1);
             }
             first.live(channel)
-        })?;
-        // Hooks belong outside.
-        let returned = entered
-            .return_to()
-            .context("return to the namespaces of the node");
-        made.end_unless(returned)?;
+        });
+        // Hooks belong outside, those after a failure too.
+        let returned = entered.return_to();
+        let made = made?;
+        made.end_unless(returned.context("return to the namespaces of the node"))?;
         made.serve(self, maps.as_ref())
     }
 
@@ -203,22 +222,18 @@ impl Outside<'_> {
     fn make(&self, new: &NewProcess<'_>, live: impl FnOnce(Channel)) -> Result<Making, Error> {
         let (ours, theirs) = message::pair().context("make a socket for the process")?;
         match sys::process::clone(new).context("make the process")? {
-            Forked::Child => {
+            Cloned::New => {
                 // With our end closed, a launcher that is killed is noticed.
                 drop(ours);
                 launcher::leave_the_answer();
                 live(Channel(theirs));
                 sys::process::exit_now(1)
             }
-            Forked::Parent(pid) => {
-                let pid = Pid::from_raw(pid).ok_or_else(|| Error::invalid("no pid"))?;
-                let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty());
-                Ok(Making {
-                    pid,
-                    handle: handle.context("open the process")?,
-                    socket: ours,
-                })
-            }
+            Cloned::Caller(pid, handle) => Ok(Making {
+                pid: Pid::from_raw(pid).ok_or_else(|| Error::invalid("no pid"))?,
+                handle,
+                socket: ours,
+            }),
         }
     }
 }
@@ -227,7 +242,7 @@ impl Outside<'_> {
 const END_BOUND: Duration = Duration::from_secs(4);
 
 /// A process that is being made. It is a child of the shim process, as the launcher is, so that it can ask
-/// for its end with the shim at once; its pid is its own as long as the shim has not collected it.
+/// for its end with the shim at once. So the shim collects it, and only the handle surely means it.
 #[derive(Debug)]
 struct Making {
     pid: Pid,
@@ -267,7 +282,7 @@ impl Making {
                     terminal = Some(master.into());
                     Ok(())
                 }
-                Some(Said::Forked(pid)) => self.go_on_with(pid),
+                Some(Said::Cloned(pid, handle)) => self.go_on_with(pid, handle.into()),
                 Some(Said::Ready) => break,
                 Some(other) => self.answer(other, outside, maps),
             };
@@ -281,11 +296,9 @@ impl Making {
     }
 
     /// The process has made another one, which takes its place, and ends.
-    fn go_on_with(&mut self, pid: i32) -> Result<(), Error> {
-        let next = Pid::from_raw(pid).ok_or_else(|| Error::invalid("no pid"))?;
-        let handle = rustix::process::pidfd_open(next, PidfdFlags::empty());
-        self.handle = handle.context("open the first process")?;
-        self.pid = next;
+    fn go_on_with(&mut self, pid: i32, handle: OwnedFd) -> Result<(), Error> {
+        self.pid = Pid::from_raw(pid).ok_or_else(|| Error::invalid("no pid"))?;
+        self.handle = handle;
         Ok(())
     }
 

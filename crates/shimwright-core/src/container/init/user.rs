@@ -13,44 +13,38 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::namespaces::{self, Plan, User, Wanted};
 use super::setup::Channel;
+use crate::container::root::ids;
 use crate::error::{Context, Error};
 use crate::sys;
-use crate::sys::process::{Forked, NewProcess};
+use crate::sys::process::{Cloned, NewProcess};
 
-/// The maps of ids of a user namespace, as the kernel reads them.
+/// The maps of ids of a user namespace.
 #[derive(Clone, Debug)]
 pub(in crate::container) struct Maps {
-    uids: String,
-    gids: String,
+    users: Vec<ids::Range>,
+    groups: Vec<ids::Range>,
 }
 
 impl Maps {
     pub(super) fn of(linux: &Linux) -> Self {
-        let lines = |maps: &Option<Vec<LinuxIdMapping>>| -> String {
-            let maps = maps.iter().flatten();
-            let line = |map: &LinuxIdMapping| {
-                format!("{} {} {}\n", map.container_id(), map.host_id(), map.size())
-            };
-            maps.map(line).collect()
-        };
+        let ranges =
+            |maps: &Option<Vec<LinuxIdMapping>>| ids::ranges(maps.as_deref().unwrap_or_default());
         Self {
-            uids: lines(linux.uid_mappings()),
-            gids: lines(linux.gid_mappings()),
+            users: ranges(linux.uid_mappings()),
+            groups: ranges(linux.gid_mappings()),
         }
     }
 
-    /// Writes the maps of a process that has made a user namespace. Each file is written once, at once.
+    /// Writes the maps of a process that has made a user namespace.
     pub(super) fn write(&self, of: Pid) -> io::Result<()> {
-        let pid = of.as_raw_nonzero();
-        std::fs::write(format!("/proc/{pid}/uid_map"), &self.uids)?;
-        std::fs::write(format!("/proc/{pid}/gid_map"), &self.gids)
+        ids::write(of.as_raw_nonzero().get(), &self.users, &self.groups)
     }
 }
 
 /// Enters the user namespace of `plan` and makes the first process there. Returns in the first process;
 /// the calling one ends.
 pub(super) fn pass(plan: &mut Plan, channel: &Channel) -> Result<(), Error> {
-    plan.enter_the_nodes()
+    plan.enter_those_of_the_node()
         .context("enter the namespaces of the node")?;
     match &plan.user {
         None => return Ok(()),
@@ -68,9 +62,9 @@ pub(super) fn pass(plan: &mut Plan, channel: &Channel) -> Result<(), Error> {
         cgroup: None::<BorrowedFd<'_>>,
     };
     match sys::process::clone(&new).context("make the first process")? {
-        Forked::Child => Ok(()),
-        Forked::Parent(pid) => {
-            let told = channel.forked(pid);
+        Cloned::New => Ok(()),
+        Cloned::Caller(pid, handle) => {
+            let told = channel.cloned(pid, handle);
             sys::process::exit_now(u8::from(told.is_err()));
         }
     }

@@ -65,11 +65,17 @@ fn open(
         return Err(io::Error::other("the kernel makes no user namespace"));
     }
     let namespace = File::open(format!("/proc/{child}/ns/user"))?;
+    write(child, users, groups)?;
+    Ok(namespace)
+}
+
+/// Writes the maps of a process that has made a user namespace.
+pub(crate) fn write(process: i32, users: &[Range], groups: &[Range]) -> io::Result<()> {
     for (file, ranges) in [("uid_map", users), ("gid_map", groups)] {
         // In one write, as the kernel wants it.
-        std::fs::write(format!("/proc/{child}/{file}"), table(ranges))?;
+        std::fs::write(format!("/proc/{process}/{file}"), table(ranges))?;
     }
-    Ok(namespace)
+    Ok(())
 }
 
 fn table(ranges: &[Range]) -> String {
