@@ -148,7 +148,7 @@ fn behind_mounts(root: &Path, mounts: &[Mount], path: &Path) -> (PathBuf, PathBu
 }
 
 /// The path without `.`, and without `..`, which ends at the root.
-pub(super) fn normal(path: &Path) -> PathBuf {
+pub(in crate::container) fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::from("/");
     for component in path.components() {
         match component {

@@ -74,9 +74,6 @@ impl Programs<'_> {
             }
             _ => {}
         }
-        // A guest's strings are C strings too, although they do not pass through `execve`.
-        c_strings(ARGS, process.args().as_deref().unwrap_or_default())?;
-        c_strings(ENV, process.env().as_deref().unwrap_or_default())?;
         let guest = Guest::new(self, spec)?;
         let format = guest.engine.applications().map(Applications::format);
         let place = application::Root { path: root, mounts };

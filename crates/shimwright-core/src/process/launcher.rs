@@ -173,16 +173,16 @@ impl<T: Serialize + DeserializeOwned> Launcher<T> {
     /// So nothing of it is left when a client is answered.
     pub(crate) async fn reply(mut self) -> Result<T, Error> {
         let readable = tokio::io::Interest::READABLE;
-        let received = tokio::select! {
+        let received: io::Result<Option<Reply<T>>> = tokio::select! {
             biased;
-            received = self.socket.async_io(readable, |socket| receive(socket)) => {
+            received = self.socket.async_io(readable, |socket| message::receive(socket)) => {
                 // The reaper outlives every launcher, so there is no other outcome.
                 let _ = self.ended.await;
                 received
             }
             // One that was killed has answered before, or never will, although a process that it
             // has forked may still hold its end of the socket.
-            _ = &mut self.ended => match receive(self.socket.get_ref()) {
+            _ = &mut self.ended => match message::receive(self.socket.get_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
                 received => received,
             },
@@ -245,7 +245,7 @@ impl Launcher<Never> {
         let readable = tokio::io::Interest::READABLE;
         let received = self
             .socket
-            .async_io(readable, |socket| receive::<Never>(socket));
+            .async_io(readable, |socket| message::receive::<Reply<Never>>(socket));
         match received.await.context("hear from a launcher")? {
             // The socket has closed with the launcher's program.
             None => Ok(self.ended),
@@ -284,23 +284,15 @@ fn child<T: Serialize, K: Keep>(
             source: "panicked".into(),
         })
     });
-    let sent = send(&socket, &Reply::from(outcome));
+    let sent = message::send(&socket, &Reply::from(outcome));
     sys::process::exit_now(u8::from(sent.is_err()))
-}
-
-fn send<T: Serialize>(socket: impl AsFd, reply: &Reply<T>) -> io::Result<()> {
-    message::send(socket, reply)
-}
-
-fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<Reply<T>>> {
-    message::receive(socket)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::process::handle::Handle;
-    use crate::process::message::pair;
+    use crate::process::message::{pair, receive, send};
 
     #[test]
     fn an_answer_arrives_with_its_descriptors_in_their_places() {
@@ -333,7 +325,7 @@ mod tests {
     fn a_launcher_that_dies_is_noticed() {
         let (ours, theirs) = pair().unwrap();
         drop(theirs);
-        assert!(receive::<()>(&ours).unwrap().is_none());
+        assert!(receive::<Reply<()>>(&ours).unwrap().is_none());
     }
 
     #[test]
@@ -342,7 +334,7 @@ mod tests {
         let (ours, theirs) = pair().unwrap();
         send(&theirs, &Reply::<()>::from(Err(error))).unwrap();
         assert!(matches!(
-            receive::<()>(&ours).unwrap(),
+            receive::<Reply<()>>(&ours).unwrap(),
             Some(Reply::Failed { .. })
         ));
     }

@@ -117,7 +117,6 @@ impl Process {
         self.handle.get_or_init(|| handle)
     }
 
-    /// The pidfd of the process.
     fn waiting(&self) -> MutexGuard<'_, Option<OwnedFd>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -130,6 +129,7 @@ impl Process {
         Ok(())
     }
 
+    /// The pidfd of the process.
     pub(super) fn handle(&self) -> Result<&OwnedFd, Error> {
         self.handle.get().ok_or(Error::Finished)
     }

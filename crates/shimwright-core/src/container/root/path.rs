@@ -12,6 +12,8 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::container::entrypoint;
+
 /// How many links a path may have (`MAXSYMLINKS` of the kernel is 40, that of runc 255).
 const MAX_LINKS: usize = 255;
 /// How often the kernel may ask to try again, because something was renamed meanwhile.
@@ -29,17 +31,8 @@ pub(crate) struct Found {
 /// A path as runc takes it: absolute, with `.` and `..` taken out by name, before any link is looked at.
 /// Without the first `/`.
 pub(crate) fn clean(path: &Path) -> PathBuf {
-    let mut cleaned = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => cleaned.push(name),
-            Component::ParentDir => {
-                cleaned.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    cleaned
+    let normal = entrypoint::normal(path);
+    normal.strip_prefix("/").unwrap_or(&normal).to_owned()
 }
 
 /// Finds what is at a path that [`clean`] returned.
