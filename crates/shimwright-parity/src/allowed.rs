@@ -28,6 +28,10 @@ impl Allowed {
     }
 }
 
+/// Hooks that run in the container are not among them: they get nothing of ours.
+const OF_THE_RUNTIME: &str =
+    "a hook of the node without an environment gets that of the process which runs it";
+
 /// All of them.
 pub const ALL: &[Allowed] = &[
     row(
@@ -198,15 +202,24 @@ pub const ALL: &[Allowed] = &[
         "hooks/*/descriptors/*",
         "runc reads what hooks write through pipes, ours has them write to memory",
     ),
+    row("hooks: prestart*", "hooks/*/environment", OF_THE_RUNTIME),
     row(
-        "hooks: *",
+        "hooks: createRuntime*",
         "hooks/*/environment",
-        "a hook without an environment gets that of the process which runs it",
+        OF_THE_RUNTIME,
+    ),
+    row("hooks: post*", "hooks/*/environment", OF_THE_RUNTIME),
+    row("hooks: all stages*", "hooks/*/environment", OF_THE_RUNTIME),
+    row("hooks: a program*", "hooks/*/environment", OF_THE_RUNTIME),
+    row(
+        "hooks: startContainer*",
+        "hooks/*/environment",
+        "the variables are those of the program in both, in another order",
     ),
     row(
         "annotations: hooks get them",
         "hooks/*/environment",
-        "a hook without an environment gets that of the process which runs it",
+        OF_THE_RUNTIME,
     ),
     row(
         "hooks: *",

@@ -5,7 +5,7 @@ use shimwright_testkit::protos::ttrpc;
 use shimwright_testkit::shim::Exec;
 use shimwright_testkit::{Bundle, Containerd, Result, Shim};
 
-use crate::session::{Container, Run, Streams, talk, talk_to_exec};
+use crate::session::{Container, Run, Streams, of_exec, talk, talk_to_exec};
 use crate::{Case, Stage, observe};
 
 /// The id of every container.
@@ -115,14 +115,6 @@ impl Container for Ours<'_> {
         let exit = exec.wait()?.exit_status;
         exec.delete()?;
         let rest = streams.rest()?;
-        Ok(match seen {
-            Some(mut seen) => {
-                seen["outcome"] = json!("runs");
-                seen["exit"] = json!(exit);
-                seen["rest"] = rest;
-                seen
-            }
-            None => json!({ "outcome": "refused" }),
-        })
+        Ok(of_exec(seen, exit, rest))
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use shimwright_testkit::{Result, poll};
 
 use crate::ours::ID;
-use crate::session::{Container, Run, Streams, talk, talk_to_exec};
+use crate::session::{Container, Run, Streams, of_exec, talk, talk_to_exec};
 use crate::terminal::Terminal;
 use crate::{Case, Stage, World, observe};
 
@@ -115,15 +115,7 @@ impl Container for Runc<'_> {
         let exit = running.end(seen.is_err());
         let (seen, exit) = (seen?, exit?);
         let rest = streams.rest()?;
-        Ok(match seen {
-            Some(mut seen) => {
-                seen["outcome"] = json!("runs");
-                seen["exit"] = json!(exit);
-                seen["rest"] = rest;
-                seen
-            }
-            None => json!({ "outcome": "refused" }),
-        })
+        Ok(of_exec(seen, exit, rest))
     }
 }
 

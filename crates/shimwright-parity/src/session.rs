@@ -124,3 +124,15 @@ pub(crate) fn talk_to_exec(
     streams.say("end")?;
     Ok(Some(seen))
 }
+/// What is compared of an exec: what was seen of it while it ran, how it ended, and what else it wrote.
+pub(crate) fn of_exec(seen: Option<Value>, exit: impl Into<Value>, rest: Value) -> Value {
+    match seen {
+        Some(mut seen) => {
+            seen["outcome"] = json!("runs");
+            seen["exit"] = exit.into();
+            seen["rest"] = rest;
+            seen
+        }
+        None => json!({ "outcome": "refused" }),
+    }
+}

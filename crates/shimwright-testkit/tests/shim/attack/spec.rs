@@ -131,16 +131,26 @@ fn refusals() -> Vec<(&'static str, Value)> {
             json!({ "linux": { "resources": { "unified": { "../memory.high": "1" } } } }),
         ),
     ];
-    // Of the node, so of every container.
-    for name in [
+    changes.extend(sysctl_refusals());
+    let process = process_refusals().into_iter();
+    changes.extend(process.map(|(field, process)| (field, json!({ "process": process }))));
+    changes
+}
+
+/// Parameters of the node, so of every container.
+fn sysctl_refusals() -> Vec<(&'static str, Value)> {
+    let sysctl = |name: &str, value| json!({ "linux": { "sysctl": { name: value } } });
+    let names = [
         "kernel.core_pattern",
         "kernel.hostname",
         "vm.overcommit_memory",
-    ] {
-        changes.push((name, json!({ "linux": { "sysctl": { name: "marker" } } })));
-    }
-    let process = process_refusals().into_iter();
-    changes.extend(process.map(|(field, process)| (field, json!({ "process": process }))));
+    ];
+    let mut changes = Vec::from(names.map(|name| (name, sysctl(name, "marker"))));
+    // It begins as one of the container's own would.
+    changes.push((
+        "net/../vm/overcommit_memory: not the name of a parameter",
+        sysctl("net/../vm/overcommit_memory", "1"),
+    ));
     changes
 }
 

@@ -2,11 +2,13 @@
 
 use std::fs::OpenOptions;
 use std::io::Read;
+use std::path::PathBuf;
 
+use shimwright_testkit::shim::Exec;
 use shimwright_testkit::stdio::fifo;
 use shimwright_testkit::{Input, poll};
 
-use super::{guest, process, program};
+use super::{Container, guest, process, program};
 use crate::{for_each_engine, lives};
 
 for_each_engine! {
@@ -44,16 +46,22 @@ fn the_output_of_a_deleted_exec_ends_although_its_children_hold_it(engine: &str)
     container.end();
 }
 
-fn all_output_of_an_exec_arrives_at_the_pace_of_its_client(engine: &str) {
-    let container = guest(engine);
+/// Adds an exec that copies its input to its output, which is a FIFO that nobody has open.
+fn cat(container: &Container) -> (Exec, Input, PathBuf) {
     let directory = container.containerd.directory();
-    let mut input = Input::new(&directory.join("in")).unwrap();
+    let input = Input::new(&directory.join("in")).unwrap();
     let path = directory.join("out");
     fifo(&path).unwrap();
     let output = path.to_string_lossy().into_owned();
     let streams = [input.path(), output, String::new()];
     let spec = process(&["/cat.wasm"]);
     let exec = container.shim.add_exec("a", "e", &spec, streams).unwrap();
+    (exec, input, path)
+}
+
+fn all_output_of_an_exec_arrives_at_the_pace_of_its_client(engine: &str) {
+    let container = guest(engine);
+    let (exec, mut input, path) = cat(&container);
     // It begins to read after what it reads has been written.
     let mut client = OpenOptions::new();
     let mut client = client.read(true).write(true).open(&path).unwrap();
@@ -76,14 +84,7 @@ fn all_output_of_an_exec_arrives_at_the_pace_of_its_client(engine: &str) {
 
 fn an_exec_whose_output_nobody_reads_can_be_killed_and_deleted(engine: &str) {
     let container = guest(engine);
-    let directory = container.containerd.directory();
-    let mut input = Input::new(&directory.join("in")).unwrap();
-    let path = directory.join("out");
-    fifo(&path).unwrap();
-    let output = path.to_string_lossy().into_owned();
-    let streams = [input.path(), output, String::new()];
-    let spec = process(&["/cat.wasm"]);
-    let exec = container.shim.add_exec("a", "e", &spec, streams).unwrap();
+    let (exec, mut input, _path) = cat(&container);
     let pid = exec.start().unwrap();
     // The FIFO, the pipe and the input hold 64 KiB each, so the first is full when this is written.
     input.write(&vec![b'x'; (64 + 64 + 2) << 10]).unwrap();
